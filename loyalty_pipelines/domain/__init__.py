@@ -1,0 +1,1 @@
+"""Plain rules and types: no I/O, no SQL, no Dagster."""
