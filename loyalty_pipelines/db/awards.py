@@ -1,0 +1,255 @@
+"""Awarding: one batch of one merchant is one transaction, which the caller commits."""
+
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sqlalchemy import Connection, Row
+
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.awards import (
+    END_OF_INBOX,
+    QUEUE_OUTCOMES,
+    SETTLED_OUTCOMES,
+    SKIPPED_OUTCOMES,
+    Batch,
+    BatchDoesNotAddUp,
+    InboxPosition,
+    MerchantSettings,
+)
+
+PENDING_MERCHANTS = load("awards/pending_merchants")
+LOCK_MERCHANT = load("awards/lock_merchant")
+MERCHANT_SETTINGS = load("awards/merchant_settings")
+CREATE_LINES = load("awards/create_lines")
+BATCH_END = load("awards/batch_end")
+STAGE_BATCH = load("awards/stage_batch")
+COUNT_LINES = load("awards/count_lines")
+ADD_MOVED_LINES = load("awards/add_moved_lines")
+RENUMBER_MOVED_LINES = load("awards/renumber_moved_lines")
+CREATE_ACCOUNTS = load("awards/create_accounts")
+SETTLE_BATCH = load("awards/settle_batch")
+QUEUE_ORDERS = load("awards/queue_orders")
+CLOSE_QUEUED = load("awards/close_queued")
+NOTE_SEEN = load("awards/note_seen")
+LOG_BATCH = load("awards/log_batch")
+QUARANTINE_ORDER = load("awards/quarantine_order")
+
+
+def pending_merchants(conn: Connection) -> list[str]:
+    """Return the ids of the merchants that have orders waiting in the inbox, sorted."""
+    return list(conn.execute(PENDING_MERCHANTS).scalars())
+
+
+def merchant_settings(conn: Connection, merchant_id: str) -> MerchantSettings:
+    """Return what awarding needs to know of a merchant, also of one that the shop no longer lists."""
+    row = conn.execute(MERCHANT_SETTINGS, {"merchant_id": merchant_id}).one()
+    is_known = _is_timezone(row.timezone)
+    return MerchantSettings(
+        currency=row.currency,
+        timezone=row.timezone if is_known else "UTC",
+        is_timezone_known=is_known,
+        is_debt_allowed=row.is_debt_allowed,
+        points_expiration_days=row.points_expiration_days,
+    )
+
+
+def _is_timezone(name: str | None) -> bool:
+    try:
+        return bool(name) and bool(ZoneInfo(str(name)))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+
+
+def award_batch(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    after: InboxPosition,
+    batch_size: int,
+    settings: MerchantSettings,
+    actor: str,
+    run_id: str | None,
+) -> Batch:
+    """Award the next `batch_size` inbox rows of a merchant; the caller commits, or rolls back for a dry run.
+
+    Does the same thing again without effect: rows are claimed once, and an order that has its points gets none.
+    Raises `BatchDoesNotAddUp` when what was written does not tie up; the caller must roll back then.
+    """
+    conn.execute(CREATE_LINES)
+    end = _claim(conn, merchant_id, after=after, batch_size=batch_size, currency=settings.currency)
+    counted = {row.outcome: row for row in conn.execute(COUNT_LINES)}
+    if any(row.former_lines for row in counted.values()):
+        conn.execute(ADD_MOVED_LINES)
+        conn.execute(RENUMBER_MOVED_LINES)
+    if any(row.new_orders for row in counted.values() if row.outcome == "earning"):
+        conn.execute(CREATE_ACCOUNTS, {"merchant_id": merchant_id})
+    settled = _settle(conn, merchant_id, settings=settings, actor=actor, run_id=run_id)
+    if any(row.tracked_orders for row in counted.values()):
+        conn.execute(NOTE_SEEN, {"merchant_id": merchant_id})
+    conn.execute(CLOSE_QUEUED, {"merchant_id": merchant_id})
+    if any(outcome in QUEUE_OUTCOMES for outcome in counted):
+        conn.execute(
+            QUEUE_ORDERS,
+            {"merchant_id": merchant_id, "run_id": run_id, "queue_outcomes": list(QUEUE_OUTCOMES)},
+        )
+    batch = _tie_up(merchant_id, end, counted, settled)
+    _log(conn, batch, actor=actor, run_id=run_id)
+    return batch
+
+
+class _Claimed:
+    """What staging claimed: the end of the batch (None: the rest of the inbox), and how much."""
+
+    def __init__(self, end: InboxPosition | None, rows: int, orders: int) -> None:
+        self.end = end
+        self.rows = rows
+        self.orders = orders
+
+
+def _claim(
+    conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int, currency: str | None
+) -> _Claimed:
+    end = batch_end(conn, merchant_id, after=after, batch_size=batch_size)
+    upto = end or END_OF_INBOX
+    row = conn.execute(
+        STAGE_BATCH,
+        {
+            "merchant_id": merchant_id,
+            "after_customer_id": after.customer_id,
+            "after_inbox_id": after.inbox_id,
+            "upto_customer_id": upto.customer_id,
+            "upto_inbox_id": upto.inbox_id,
+            "currency": currency,
+        },
+    ).one()
+    return _Claimed(end, row.rows_claimed, row.orders_claimed)
+
+
+def batch_end(
+    conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int
+) -> InboxPosition | None:
+    """Return the position of the `batch_size`-th waiting row after `after`; None when fewer are left."""
+    row = conn.execute(
+        BATCH_END,
+        {
+            "merchant_id": merchant_id,
+            "after_customer_id": after.customer_id,
+            "after_inbox_id": after.inbox_id,
+            "batch_size": batch_size,
+        },
+    ).one_or_none()
+    return row and InboxPosition(customer_id=row.customer_id, inbox_id=row.inbox_id)
+
+
+def _settle(
+    conn: Connection, merchant_id: str, *, settings: MerchantSettings, actor: str, run_id: str | None
+) -> Row:
+    return conn.execute(
+        SETTLE_BATCH,
+        {
+            "merchant_id": merchant_id,
+            "actor": actor,
+            "run_id": run_id,
+            "is_debt_allowed": settings.is_debt_allowed,
+            "expiration_days": settings.points_expiration_days,
+            "timezone": settings.timezone,
+        },
+    ).one()
+
+
+def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settled: Row) -> Batch:
+    outcomes = {name: row.new_orders + row.tracked_orders for name, row in counted.items()}
+    skipped = sum(outcomes.get(name, 0) for name in SKIPPED_OUTCOMES) + sum(
+        counted[name].new_orders for name in ("unpaid", "no_programme") if name in counted
+    )
+    settleable = sum(outcomes.get(name, 0) for name in SETTLED_OUTCOMES)
+    queued = sum(outcomes.get(name, 0) for name in QUEUE_OUTCOMES)
+    missing = outcomes.get("order_missing", 0)
+    unchanged = settleable + sum(outcomes.get(name, 0) for name in SKIPPED_OUTCOMES) - skipped
+    batch = Batch(
+        merchant_id=merchant_id,
+        rows_claimed=claimed.rows,
+        rows_repeated=claimed.rows - claimed.orders,
+        orders_changed=settled.orders_changed,
+        orders_unchanged=unchanged - settled.orders_changed,
+        orders_queued=queued,
+        orders_skipped=skipped,
+        orders_missing=missing,
+        entries_written=settled.entries_written,
+        points_changed=int(settled.points_in_entries),
+        outcomes=outcomes,
+        end=claimed.end,
+    )
+    _assert_equal(
+        merchant_id, "orders claimed and orders decided differ", claimed.orders, sum(outcomes.values())
+    )
+    _assert_equal(
+        merchant_id,
+        "points in entries and change of balances differ",
+        int(settled.points_in_entries),
+        int(settled.points_in_balances),
+    )
+    if batch.orders_unchanged < 0:
+        raise BatchDoesNotAddUp(
+            merchant_id=merchant_id,
+            what="more orders changed than could",
+            left=settled.orders_changed,
+            right=unchanged,
+        )
+    return batch
+
+
+def _assert_equal(merchant_id: str, what: str, left: int, right: int) -> None:
+    if left != right:
+        raise BatchDoesNotAddUp(merchant_id=merchant_id, what=what, left=left, right=right)
+
+
+def _log(conn: Connection, batch: Batch, *, actor: str, run_id: str | None) -> None:
+    if not batch.rows_claimed:
+        return
+    conn.execute(
+        LOG_BATCH,
+        {
+            "merchant_id": batch.merchant_id,
+            "run_id": run_id,
+            "actor": actor,
+            "rows_claimed": batch.rows_claimed,
+            "rows_repeated": batch.rows_repeated,
+            "orders_changed": batch.orders_changed,
+            "orders_unchanged": batch.orders_unchanged,
+            "orders_queued": batch.orders_queued,
+            "orders_skipped": batch.orders_skipped,
+            "orders_missing": batch.orders_missing,
+            "entries_written": batch.entries_written,
+            "points_changed": batch.points_changed,
+        },
+    )
+
+
+def lock_merchant(conn: Connection, merchant_id: str) -> None:
+    """Wait for the merchant's award lock; it is held until the transaction ends."""
+    conn.execute(LOCK_MERCHANT, {"merchant_id": merchant_id})
+
+
+def quarantine(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    after: InboxPosition,
+    upto: InboxPosition | None,
+    detail: str,
+    run_id: str | None,
+) -> None:
+    """Move the inbox rows between two positions, which PostgreSQL refuses to process, to the queue."""
+    upto = upto or END_OF_INBOX
+    conn.execute(
+        QUARANTINE_ORDER,
+        {
+            "merchant_id": merchant_id,
+            "after_customer_id": after.customer_id,
+            "after_inbox_id": after.inbox_id,
+            "upto_customer_id": upto.customer_id,
+            "upto_inbox_id": upto.inbox_id,
+            "detail": detail,
+            "run_id": run_id,
+        },
+    )

@@ -1,0 +1,78 @@
+"""Connections, transactions, and which failures are worth another try."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+Result = TypeVar("Result")
+
+# SQLSTATE classes and codes after which the same transaction may succeed: lost connection, resources, shutdown;
+# serialization failure and deadlock; lock timeout; the row that another process made first.
+TRANSIENT_CLASSES = ("08", "53", "57")
+TRANSIENT_CODES = ("40001", "40P01", "55P03", "25P03", "25P04")
+# Ended by an administrator or a crash, starting up, too many connections, idle in a transaction for too long.
+CONNECTION_LOSS_CODES = ("57P01", "57P02", "57P03", "57P05", "53300", "25P03")
+# A statement that somebody cancelled on purpose is not to be repeated.
+NOT_TRANSIENT_CODES = ("57014",)
+
+
+def connect(url: str, *, pool_size: int = 2, application_name: str = "loyalty") -> Engine:
+    """Return an engine on psycopg 3 whose sessions speak UTC and give their locks back when they are stuck.
+
+    A worker that dies without closing its connection holds its locks for at most a minute.
+    """
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": application_name,
+            "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60s -c lock_timeout=30s",
+        },
+    )
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection in a read-only transaction, rolled back at the end."""
+    with engine.connect().execution_options(postgresql_readonly=True) as conn, conn.begin():
+        yield conn
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work may succeed when it is tried again: lost connections, deadlocks, timeouts."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if is_connection_loss(error):
+        return True
+    code = getattr(error.orig, "sqlstate", None) or ""
+    return code not in NOT_TRANSIENT_CODES and (code.startswith(TRANSIENT_CLASSES) or code in TRANSIENT_CODES)
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the server could not answer at all: refused, gone, restarting, shutting down, out of connections."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlstate", None)
+    if code is None:
+        # psycopg has no SQLSTATE where nothing answered.
+        return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
+    return code.startswith("08") or code in CONNECTION_LOSS_CODES
+
+
+def with_retries(work: Callable[[], Result], *, attempts: int = 6) -> Result:
+    """Run `work`, a whole transaction, again after transient failures: 0.2 s, doubling to 5 s, with jitter."""
+    for attempt in Retrying(
+        retry=retry_if_exception(is_transient),
+        stop=stop_after_attempt(attempts),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5.0),
+        reraise=True,
+    ):
+        with attempt:
+            return work()
+    raise AssertionError("tenacity either returns or raises")

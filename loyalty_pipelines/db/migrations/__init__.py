@@ -1,0 +1,1 @@
+"""Alembic's folder: one numbered revision per change, never edited after landing."""

@@ -1,0 +1,1 @@
+"""One numbered revision per change; its SQL lies beside it."""

@@ -1,0 +1,23 @@
+"""The small shop that the demo and imported order files live in."""
+
+from importlib.resources import files
+
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db import sources
+from loyalty_pipelines.db.statements import read
+from loyalty_pipelines.domain.source_mapping import SourceMapping, parse_mapping
+
+CREATE = read("sample_shop/create")
+
+
+def mapping() -> SourceMapping:
+    """Return the mapping of the sample shop."""
+    return parse_mapping(files("loyalty_pipelines").joinpath("presets/sample_shop.yaml").read_text(encoding="utf-8"))
+
+
+def create(conn: Connection) -> None:
+    """Create the sample shop's tables where they are missing and map them; the caller commits."""
+    conn.exec_driver_sql(CREATE)
+    if sources.current(conn) is None:
+        sources.apply(conn, mapping())

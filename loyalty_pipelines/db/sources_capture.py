@@ -1,0 +1,203 @@
+"""Renders the capture triggers: what a write to the shop's tables puts into `loyalty.order_inbox`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg import sql
+
+from loyalty_pipelines.db.sources_catalog import (
+    FLOATS,
+    INTEGERS,
+    TIMESTAMPS,
+    ColumnInfo,
+    InstalledTrigger,
+    RelationInfo,
+    Relations,
+    Rights,
+)
+from loyalty_pipelines.db.sources_expressions import ROW, as_text, default_value, is_wanted, raw
+from loyalty_pipelines.db.sources_text import Block, lines_of
+from loyalty_pipelines.domain.source_fields import SOURCE_RELATIONS
+from loyalty_pipelines.domain.source_mapping import CaptureMode, MappedRelation, SourceMapping
+
+EVENTS: dict[str, tuple[LiteralString, ...]] = {
+    "orders": ("insert", "update"),
+    "refunds": ("insert", "update", "delete"),
+}
+TRANSITION_TABLES: dict[str, LiteralString] = {
+    "insert": "NEW TABLE AS new_rows",
+    "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
+    "delete": "OLD TABLE AS old_rows",
+}
+# Compared as they are; everything else as text. Types like json have no equality, and a collation may call
+# two different words equal.
+COMPARABLE_TYPES = INTEGERS | FLOATS | TIMESTAMPS | {"numeric", "money", "uuid", "bool"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """One trigger with its function: `relation` of the mapping, `event` on the shop's table."""
+
+    relation: str
+    event: LiteralString
+    part: MappedRelation
+    info: RelationInfo
+
+    @property
+    def function(self) -> str:
+        return f"capture_{self.relation}_{self.event}"
+
+    @property
+    def trigger(self) -> str:
+        return f"loyalty_capture_{self.relation}_{self.event}"
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.info.schema_name, self.info.table_name, self.trigger
+
+
+def captures_of(mapping: SourceMapping, relations: Relations) -> list[Capture]:
+    """Return the triggers that `mapping` asks for; none in poll mode.
+
+    No trigger tells of a deleted order: deleting is not cancelling, and the points stay.
+    """
+    if mapping.capture is not CaptureMode.TRIGGER:
+        return []
+    wanted = []
+    for relation, events in EVENTS.items():
+        part, info = mapping.relation(relation), relations.get(relation)
+        if part is not None and info is not None:
+            wanted.extend(Capture(relation=relation, event=event, part=part, info=info) for event in events)
+    return wanted
+
+
+def capture_statements(
+    mapping: SourceMapping, relations: Relations, rights: Rights, installed: list[InstalledTrigger]
+) -> Iterator[sql.Composable]:
+    """Yield what installs the wanted triggers and removes all others."""
+    captures = captures_of(mapping, relations)
+    places = {capture.place for capture in captures}
+    for trigger in installed:
+        if (trigger.schema_name, trigger.table_name, trigger.trigger_name) not in places:
+            yield sql.SQL("DROP TRIGGER {} ON {}").format(
+                sql.Identifier(trigger.trigger_name), sql.Identifier(trigger.schema_name, trigger.table_name)
+            )
+    if not captures:
+        return
+    # The owner of a function needs CREATE on its schema only while it becomes the owner.
+    borrows_role = not (rights.is_superuser or rights.is_capture_member)
+    if borrows_role:
+        yield sql.SQL("GRANT loyalty_capture TO CURRENT_USER")
+    yield sql.SQL("GRANT CREATE ON SCHEMA loyalty_source TO loyalty_capture")
+    for capture in captures:
+        yield from function_statements(capture)
+        yield trigger_statement(capture)
+    yield sql.SQL("REVOKE CREATE ON SCHEMA loyalty_source FROM loyalty_capture")
+    if borrows_role:
+        yield sql.SQL("REVOKE loyalty_capture FROM CURRENT_USER")
+
+
+def function_statements(capture: Capture) -> Iterator[sql.Composable]:
+    """Yield the trigger function: it notes orders and nothing else, and it cannot fail the shop's statement.
+
+    It runs as loyalty_capture, which may only insert into the inbox. A lock on the inbox is waited for 200
+    ms, then given up: the sweep finds what was not noted.
+    """
+    name = sql.Identifier("loyalty_source", capture.function)
+    yield sql.SQL(
+        "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger\nLANGUAGE plpgsql SECURITY DEFINER\n"
+        "SET search_path = pg_catalog, pg_temp\nSET lock_timeout = '200ms'\nAS {body}"
+    ).format(name=name, body=Block(function_body(capture)))
+    yield sql.SQL("ALTER FUNCTION {}() OWNER TO loyalty_capture").format(name)
+    yield sql.SQL("REVOKE ALL ON FUNCTION {}() FROM PUBLIC").format(name)
+
+
+def function_body(capture: Capture) -> sql.Composable:
+    # New orders are different orders already, and a bulk load of them need not be hashed or sorted.
+    is_unique = capture.relation == "orders" and capture.event == "insert"
+    return sql.SQL(
+        """
+BEGIN
+    INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)
+    SELECT {distinct}c.merchant_id, c.customer_id, c.order_id, 'trigger'
+    FROM (
+{changed}
+    ) AS c
+    WHERE c.merchant_id IS NOT NULL AND c.order_id IS NOT NULL;
+    RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'loyalty could not note changed orders (%: %); they are saved, the sweep will find them',
+        SQLSTATE, SQLERRM;
+    RETURN NULL;
+END
+"""
+    ).format(changed=changed_rows(capture), distinct=sql.SQL("" if is_unique else "DISTINCT "))
+
+
+def changed_rows(capture: Capture) -> sql.Composable:
+    """Return the query over the transition tables that gives the keys of the rows to look at.
+
+    For an update: rows of which something mapped is different now. The comparison holds the keys, so it works
+    on sets of rows, and a row that a `where` takes out or lets in counts as changed.
+    """
+    if capture.event != "update":
+        return keys_query(capture, "new_rows" if capture.event == "insert" else "old_rows", [])
+    new, old = (keys_query(capture, table, compared_columns(capture)) for table in ("new_rows", "old_rows"))
+    return sql.SQL("({new}\nEXCEPT\n{old})\nUNION ALL\n({old}\nEXCEPT\n{new})").format(new=new, old=old)
+
+
+def keys_query(capture: Capture, table: str, compared: list[ColumnInfo]) -> sql.Composable:
+    """Return merchant, customer and order of the rows in the transition table `table`, and `compared`."""
+    outputs = [
+        sql.SQL("{} AS merchant_id").format(merchant_key(capture)),
+        sql.SQL("{} AS customer_id").format(customer_hint(capture)),
+        sql.SQL("{} AS order_id").format(as_text(capture.info.known(capture.part.columns["order_id"]))),
+    ]
+    for number, column in enumerate(compared):
+        is_plain = column.base_type in COMPARABLE_TYPES or column.is_enum
+        value = raw(column) if is_plain else as_text(column)
+        outputs.append(sql.SQL("{} AS {}").format(value, sql.Identifier(f"compared_{number}")))
+    wanted = is_wanted(capture.part, capture.info)
+    return sql.SQL("SELECT\n{}\nFROM {} AS {}{}").format(
+        lines_of(outputs),
+        sql.Identifier(table),
+        ROW,
+        sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(wanted)) if wanted else sql.SQL(""),
+    )
+
+
+def compared_columns(capture: Capture) -> list[ColumnInfo]:
+    """Return the mapped columns whose change matters: all but the one that every write changes."""
+    names = [column for field, column in capture.part.columns.items() if field != "updated_at"]
+    return [capture.info.known(name) for name in dict.fromkeys(names)]
+
+
+def merchant_key(capture: Capture) -> sql.Composable:
+    field = SOURCE_RELATIONS[capture.relation].field("merchant_id")
+    constant = default_value(field, capture.part.defaults.get("merchant_id"))
+    if "merchant_id" not in capture.part.columns:
+        return constant or sql.SQL("CAST(NULL AS text)")
+    value = as_text(capture.info.known(capture.part.columns["merchant_id"]))
+    return sql.SQL("COALESCE({}, {})").format(value, constant) if constant else value
+
+
+def customer_hint(capture: Capture) -> sql.Composable:
+    """Return the customer as far as the row tells; it only decides which rows are processed together."""
+    column = capture.info.column(capture.part.columns.get("customer_id", ""))
+    if capture.relation != "orders" or column is None:
+        return sql.SQL("CAST('' AS text) COLLATE \"C\"")
+    return sql.SQL("COALESCE({}, '')").format(as_text(column))
+
+
+def trigger_statement(capture: Capture) -> sql.Composable:
+    return sql.SQL(
+        "CREATE OR REPLACE TRIGGER {trigger}\nAFTER {event} ON {table}\nREFERENCING {rows}\n"
+        "FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+    ).format(
+        trigger=sql.Identifier(capture.trigger),
+        event=sql.SQL(capture.event.upper()),
+        table=sql.Identifier(capture.info.schema_name, capture.info.table_name),
+        rows=sql.SQL(TRANSITION_TABLES[capture.event]),
+        function=sql.Identifier("loyalty_source", capture.function),
+    )

@@ -1,0 +1,9 @@
+-- Written with the batch, so that what is counted is what was committed.
+INSERT INTO loyalty.award_batches (
+    merchant_id, run_id, actor, rows_claimed, rows_repeated, orders_changed, orders_unchanged, orders_queued,
+    orders_skipped, orders_missing, entries_written, points_changed
+)
+VALUES (
+    :merchant_id, :run_id, :actor, :rows_claimed, :rows_repeated, :orders_changed, :orders_unchanged, :orders_queued,
+    :orders_skipped, :orders_missing, :entries_written, :points_changed
+);

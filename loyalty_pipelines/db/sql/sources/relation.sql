@@ -1,0 +1,19 @@
+-- Reads one relation of the shop and what the current user may do with it. Safe to repeat: it only reads.
+-- Index: pg_namespace_nspname_index, then pg_class_relname_nsp_index. The names are compared as text, so a
+-- name longer than an identifier finds nothing instead of being cut to another relation's name.
+SELECT
+    c.oid::bigint AS relation_oid,
+    c.relkind::text AS kind,
+    c.relpersistence::text AS persistence,
+    (c.relispartition OR EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)) AS is_child,
+    has_schema_privilege(n.oid, 'USAGE') AS can_use_schema,
+    has_table_privilege(c.oid, 'SELECT') AS can_select,
+    has_table_privilege(c.oid, 'TRIGGER') AS can_trigger,
+    c.relkind IN ('r', 'p') AND row_security_active(c.oid) AS hides_rows,
+    pg_get_userbyid(c.relowner)::text AS owner
+FROM pg_catalog.pg_class AS c
+INNER JOIN pg_catalog.pg_namespace AS n ON c.relnamespace = n.oid
+WHERE
+    n.nspname = CAST(:schema_name AS text)
+    AND c.relname = CAST(:table_name AS text)
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f');

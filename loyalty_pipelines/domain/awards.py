@@ -1,0 +1,148 @@
+"""What awarding says about itself: outcomes, batches, totals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from loyalty_pipelines.domain.errors import LoyaltyError
+
+# The outcomes of loyalty.order_verdict. These change the ledger where it differs ...
+SETTLED_OUTCOMES = ("earning", "unpaid", "no_programme")
+# ... these leave it as it is, and need nobody ...
+SKIPPED_OUTCOMES = ("no_customer", "order_missing")
+# ... and these leave it as it is until somebody has looked: they go to the reconciliation queue.
+QUEUE_OUTCOMES = (
+    "status_unrecognized",
+    "paid_at_missing",
+    "paid_at_in_future",
+    "merchant_unknown",
+    "currency_differs",
+    "amount_invalid",
+    "points_out_of_range",
+)
+
+
+class BatchDoesNotAddUp(LoyaltyError):
+    """A batch contradicts itself; it was rolled back and nothing was written."""
+
+    def __init__(self, *, merchant_id: str, what: str, left: int, right: int) -> None:
+        self.merchant_id = merchant_id
+        super().__init__(
+            f"Award batch of merchant {merchant_id!r} rolled back: {what} ({left} is not {right}). "
+            "Nothing was written; please report this with the run's log."
+        )
+
+
+class UnknownMerchantError(LoyaltyError):
+    """A merchant id that neither the shop nor the ledger has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboxPosition:
+    """A place in a merchant's inbox, which is read in order of customer and then of arrival."""
+
+    customer_id: str = ""
+    inbox_id: int = -1
+
+
+END_OF_INBOX = InboxPosition(customer_id="\U0010ffff", inbox_id=2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MerchantSettings:
+    """What a batch needs to know of its merchant; `timezone` is always one that can be computed with."""
+
+    currency: str | None
+    timezone: str
+    is_timezone_known: bool
+    is_debt_allowed: bool
+    points_expiration_days: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One committed batch of one merchant, counted in orders (rows: inbox rows; points: signed sum)."""
+
+    merchant_id: str
+    rows_claimed: int
+    rows_repeated: int
+    orders_changed: int
+    orders_unchanged: int
+    orders_queued: int
+    orders_skipped: int
+    orders_missing: int
+    entries_written: int
+    points_changed: int
+    outcomes: Mapping[str, int]
+    end: InboxPosition | None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the batch reached the end of the merchant's inbox."""
+        return self.end is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MerchantAwards:
+    """The sum of a merchant's batches in one run."""
+
+    merchant_id: str
+    batches: int = 0
+    rows_claimed: int = 0
+    rows_repeated: int = 0
+    orders_changed: int = 0
+    orders_unchanged: int = 0
+    orders_queued: int = 0
+    orders_skipped: int = 0
+    orders_missing: int = 0
+    entries_written: int = 0
+    points_changed: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def plus(self, batch: Batch, *, seconds: float) -> "MerchantAwards":
+        """Return the sum with one more batch."""
+        return MerchantAwards(
+            merchant_id=self.merchant_id,
+            batches=self.batches + 1,
+            rows_claimed=self.rows_claimed + batch.rows_claimed,
+            rows_repeated=self.rows_repeated + batch.rows_repeated,
+            orders_changed=self.orders_changed + batch.orders_changed,
+            orders_unchanged=self.orders_unchanged + batch.orders_unchanged,
+            orders_queued=self.orders_queued + batch.orders_queued,
+            orders_skipped=self.orders_skipped + batch.orders_skipped,
+            orders_missing=self.orders_missing + batch.orders_missing,
+            entries_written=self.entries_written + batch.entries_written,
+            points_changed=self.points_changed + batch.points_changed,
+            seconds=self.seconds + seconds,
+            warnings=self.warnings,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwardReport:
+    """What one run of awarding did: per merchant, and the merchants that failed with their error's text."""
+
+    merchants: Mapping[str, MerchantAwards] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    is_dry_run: bool = False
+
+    def total(self, name: str) -> int:
+        """Return the sum of the counter `name` (a field of `MerchantAwards`) over all merchants."""
+        return sum(getattr(awards, name) for awards in self.merchants.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderDifference:
+    """An order whose points in the ledger are not what it deserves now; `points_missing` is signed."""
+
+    merchant_id: str
+    order_id: str
+    customer_id: str | None
+    outcome: str
+    detail: str | None
+    target_points: int
+    in_force_points: int
+    points_missing: int
+    paid_at: datetime | None
+    updated_at: datetime | None

@@ -1,0 +1,211 @@
+"""A shop and its operator, in the words of a test: what the shop writes, what the ledger then says."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from loyalty_pipelines.db.drain import DrainOptions, drain
+from loyalty_pipelines.domain.awards import AwardReport
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Shop:
+    """Writes the sample shop's tables as a shop would, and reads the ledger."""
+
+    engine: Engine
+
+    def run(self, statement: str, **values: Any) -> None:
+        """Run one statement in a transaction of its own."""
+        with self.engine.begin() as conn:
+            conn.execute(text(statement), values)
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """Return the rows of a query."""
+        with self.engine.connect() as conn:
+            return list(conn.execute(text(statement), values))
+
+    def value(self, statement: str, **values: Any) -> Any:
+        """Return the only value of a query."""
+        with self.engine.connect() as conn:
+            return conn.execute(text(statement), values).scalar_one()
+
+    def merchant(
+        self, merchant_id: str = "m1", *, timezone: str = "Europe/Luxembourg", currency: str = "EUR", **program: Any
+    ) -> None:
+        """Add a merchant with a programme of one point per unit, in force since 2000."""
+        self.run(
+            "INSERT INTO sample_shop.merchants (id, name, timezone, currency) VALUES (:id, :id, :tz, :currency)",
+            id=merchant_id,
+            tz=timezone,
+            currency=currency,
+        )
+        self.program(merchant_id, **program)
+
+    def program(self, merchant_id: str = "m1", **rules: Any) -> None:
+        """Add a version of the merchant's programme."""
+        values: dict[str, Any] = {"valid_from": LONG_AGO, "points_per_unit": 1, "created_by": "test", **rules}
+        columns = ", ".join(values)
+        binds = ", ".join(f":{name}" for name in values)
+        self.run(
+            f"INSERT INTO loyalty.programs (merchant_id, version, {columns}) VALUES (:merchant_id, (SELECT "
+            f"coalesce(max(version), 0) + 1 FROM loyalty.programs WHERE merchant_id = :merchant_id), {binds})",
+            merchant_id=merchant_id,
+            **values,
+        )
+
+    def order(
+        self,
+        order_id: str,
+        total: Decimal | str | float | None,
+        *,
+        customer: str | None = "ann",
+        merchant: str = "m1",
+        status: str | None = "paid",
+        currency: str | None = "EUR",
+        points_redeemed: int = 0,
+        paid_at: datetime | str | None = "now",
+    ) -> None:
+        """Write an order, or change it; `paid_at` 'now' is the time of the statement."""
+        self.run(
+            """
+            INSERT INTO sample_shop.orders AS o
+                (merchant_id, id, customer_id, total, points_redeemed, currency, status, paid_at)
+            VALUES (:merchant, :id, :customer, :total, :redeemed, :currency, :status, CAST(:paid_at AS timestamptz))
+            ON CONFLICT (merchant_id, id) DO UPDATE SET customer_id = excluded.customer_id, total = excluded.total,
+                points_redeemed = excluded.points_redeemed, currency = excluded.currency, status = excluded.status,
+                paid_at = coalesce(o.paid_at, excluded.paid_at), updated_at = clock_timestamp()
+            """,
+            merchant=merchant,
+            id=order_id,
+            customer=customer,
+            total=total,
+            redeemed=points_redeemed,
+            currency=currency,
+            status=status,
+            paid_at=paid_at,
+        )
+
+    def set_status(self, order_id: str, status: str, *, merchant: str = "m1") -> None:
+        """Change the status of an order."""
+        self.run(
+            "UPDATE sample_shop.orders SET status = :status, updated_at = clock_timestamp() "
+            "WHERE merchant_id = :merchant AND id = :id",
+            merchant=merchant,
+            id=order_id,
+            status=status,
+        )
+
+    def refund(self, order_id: str, amount: Decimal | str | float, *, merchant: str = "m1") -> None:
+        """Refund a part of an order."""
+        self.run(
+            "INSERT INTO sample_shop.refunds (merchant_id, id, order_id, amount) "
+            "VALUES (:merchant, gen_random_uuid()::text, :id, :amount)",
+            merchant=merchant,
+            id=order_id,
+            amount=amount,
+        )
+
+    def award(self, **options: Any) -> AwardReport:
+        """Drain the inbox, failing the test when a merchant fails."""
+        report = drain(self.engine, options=DrainOptions(**options), actor="test")
+        assert report.failures == {}
+        return report
+
+    def balance(self, customer: str = "ann", *, merchant: str = "m1") -> int:
+        """Return a customer's balance; 0 without an account."""
+        return self.value(
+            "SELECT coalesce(max(balance), 0) FROM loyalty.accounts "
+            "WHERE merchant_id = :merchant AND customer_id = :customer",
+            merchant=merchant,
+            customer=customer,
+        )
+
+    def entries(self, customer: str = "ann", *, merchant: str = "m1") -> list[tuple[str, int]]:
+        """Return kind and points of a customer's ledger entries, oldest first."""
+        return [
+            (row.kind, row.points)
+            for row in self.rows(
+                "SELECT e.kind, e.points FROM loyalty.ledger_entries AS e "
+                "JOIN loyalty.accounts AS a USING (merchant_id, account_id) "
+                "WHERE e.merchant_id = :merchant AND a.customer_id = :customer ORDER BY e.seq",
+                merchant=merchant,
+                customer=customer,
+            )
+        ]
+
+    def queued(self, *, merchant: str = "m1") -> dict[str, str]:
+        """Return the open queue items: reason by order."""
+        return {
+            row.order_id: row.reason
+            for row in self.rows(
+                "SELECT order_id, reason FROM loyalty.reconciliation_queue "
+                "WHERE merchant_id = :merchant AND resolved_at IS NULL",
+                merchant=merchant,
+            )
+        }
+
+    def spend(self, customer: str, points: int, *, merchant: str = "m1") -> None:
+        """Take points off an account with an entry, as a checkout does."""
+        self.run(
+            """
+            WITH account AS (
+                UPDATE loyalty.accounts SET balance = balance - :points, next_seq = next_seq + 1
+                WHERE merchant_id = :merchant AND customer_id = :customer
+                RETURNING account_id, next_seq - 1 AS seq, balance
+            )
+            INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before,
+                balance_after, reference_type, reference_id, reference_seq, actor, occurred_at)
+            SELECT :merchant, account_id, seq, 'redeemed', -:points, balance + :points, balance, 'checkout',
+                gen_random_uuid()::text, 1, 'test', now() FROM account
+            """,
+            merchant=merchant,
+            customer=customer,
+            points=points,
+        )
+
+    def problems(self) -> list[str]:
+        """Return every violation of the ledger's invariants in the whole database; a right ledger has none."""
+        return [row.problem for row in self.rows(INVARIANTS)]
+
+
+# The invariants of the ledger, restated from the rows alone.
+INVARIANTS = """
+SELECT format('balance of account %s is %s, its entries sum to %s', account_id, balance, points) AS problem
+FROM (SELECT a.account_id, a.balance, coalesce(sum(e.points), 0) AS points FROM loyalty.accounts a
+      LEFT JOIN loyalty.ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+WHERE balance <> points
+UNION ALL
+SELECT format('stamps of account %s are %s, its entries sum to %s', account_id, stamp_count, stamps)
+FROM (SELECT a.account_id, a.stamp_count, coalesce(sum(e.stamps), 0) AS stamps FROM loyalty.accounts a
+      LEFT JOIN loyalty.ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+WHERE stamp_count <> stamps
+UNION ALL
+SELECT format('entry %s of account %s: expected seq %s and balance before %s', seq, account_id, n, previous)
+FROM (SELECT account_id, seq, balance_before, row_number() OVER w AS n, lag(balance_after, 1, 0::bigint) OVER w AS previous
+      FROM loyalty.ledger_entries WINDOW w AS (PARTITION BY merchant_id, account_id ORDER BY seq)) s
+WHERE seq <> n OR balance_before <> previous
+UNION ALL
+SELECT format('account %s: next_seq %s after %s entries', account_id, next_seq, n)
+FROM (SELECT a.account_id, a.next_seq, count(e.seq) AS n FROM loyalty.accounts a
+      LEFT JOIN loyalty.ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+WHERE next_seq <> n + 1
+UNION ALL
+SELECT format('order %s: in force %s, entries %s', coalesce(o.order_id, e.reference_id), o.points, e.points)
+FROM (SELECT merchant_id, order_id, account_id, in_force_points AS points, stamps_in_force AS stamps FROM loyalty.order_points) o
+FULL JOIN (SELECT merchant_id, reference_id, account_id, sum(points) AS points, sum(stamps) AS stamps
+           FROM loyalty.ledger_entries WHERE reference_type = 'order' GROUP BY 1, 2, 3) e
+    ON e.merchant_id = o.merchant_id AND e.reference_id = o.order_id AND e.account_id = o.account_id
+WHERE coalesce(o.points, 0) <> coalesce(e.points, 0) OR coalesce(o.stamps, 0) <> coalesce(e.stamps, 0)
+UNION ALL
+SELECT format('account %s is below zero: %s', account_id, balance)
+FROM loyalty.accounts WHERE balance < 0 AND NOT is_debt_allowed
+UNION ALL
+SELECT format('order %s earned %s times', reference_id, count(*))
+FROM loyalty.ledger_entries WHERE reference_type = 'order' AND kind = 'earned'
+GROUP BY merchant_id, reference_id HAVING count(*) > 1
+"""
