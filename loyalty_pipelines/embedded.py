@@ -287,10 +287,10 @@ def _forget_use(data_dir: Path) -> bool:
     """Drop this process's share; return whether it had one and was the last."""
     import fcntl
 
-    pid, descriptor = _uses.get(data_dir, (None, -1))
-    if pid != os.getpid():  # a forked child runs its parent's exit handlers, but the share is the parent's
+    if data_dir not in _uses:
         return False
-    del _uses[data_dir]
+    # A forked child runs its parent's exit handlers; it fails at the lock, which is the parent's alone.
+    _, descriptor = _uses.pop(data_dir)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

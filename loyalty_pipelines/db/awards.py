@@ -29,7 +29,6 @@ CREATE_ACCOUNTS = load("awards/create_accounts")
 SETTLE_BATCH = load("awards/settle_batch")
 QUEUE_ORDERS = load("awards/queue_orders")
 CLOSE_QUEUED = load("awards/close_queued")
-NOTE_SEEN = load("awards/note_seen")
 LOG_BATCH = load("awards/log_batch")
 QUARANTINE_ORDER = load("awards/quarantine_order")
 
@@ -77,14 +76,13 @@ def award_batch(
     conn.execute(CREATE_LINES)
     end = _claim(conn, merchant_id, after=after, batch_size=batch_size, currency=settings.currency)
     counted = {row.outcome: row for row in conn.execute(COUNT_LINES)}
-    if any(row.former_lines for row in counted.values()):
+    has_moved = any(row.former_lines for row in counted.values())
+    if has_moved:
         conn.execute(ADD_MOVED_LINES)
         conn.execute(RENUMBER_MOVED_LINES)
-    if any(row.new_orders for row in counted.values() if row.outcome == "earning"):
+    if has_moved or any(row.new_orders for row in counted.values() if row.outcome == "earning"):
         conn.execute(CREATE_ACCOUNTS, {"merchant_id": merchant_id})
     settled = _settle(conn, merchant_id, settings=settings, actor=actor, run_id=run_id)
-    if any(row.tracked_orders for row in counted.values()):
-        conn.execute(NOTE_SEEN, {"merchant_id": merchant_id})
     conn.execute(CLOSE_QUEUED, {"merchant_id": merchant_id})
     if any(outcome in QUEUE_OUTCOMES for outcome in counted):
         conn.execute(

@@ -34,6 +34,7 @@ UUID_PATTERN = "^[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+$"
 # Longer numbers are garbage, and the longest would overflow numeric.
 MAX_NUMBER_CHARACTERS = 60
 ROW = sql.Identifier("s")
+NOT_A_NUMBER = sql.SQL("CAST('NaN' AS numeric)")
 
 
 def literal(value: str | Decimal) -> sql.Composable:
@@ -83,10 +84,13 @@ def value_of(
             value = boolean_value(column)
         case FieldKind.CURRENCY:
             value = sql.SQL("NULLIF(upper(btrim({}, {})), '')").format(as_text(column), literal(BLANKS))
-        case FieldKind.ID if field.blank_is_null:
+        case FieldKind.ID if field.blank_is_null and column.base_type in TEXTS:
             value = sql.SQL("NULLIF({}, '')").format(as_text(column))
         case _:
             value = as_text(column)
+    if field.kind is FieldKind.AMOUNT and field.required and default is None and not column.is_not_null:
+        # An amount that nobody wrote down is not 0: a sum would pass over a NULL, but not over NaN.
+        default = NOT_A_NUMBER
     if default is not None:
         value = sql.SQL("COALESCE({}, {})").format(value, default)
     return collate_c(value) if SQL_TYPES[field.kind] == "text" else value
@@ -115,13 +119,14 @@ def number_value(column: ColumnInfo) -> sql.Composable:
     return sql.SQL(
         "CASE WHEN {column} IS NULL THEN NULL"
         " WHEN length({column}) <= {longest} AND btrim({text}, {blanks}) ~ {pattern}"
-        " THEN CAST(btrim({text}, {blanks}) AS numeric) ELSE CAST('NaN' AS numeric) END"
+        " THEN CAST(btrim({text}, {blanks}) AS numeric) ELSE {nan} END"
     ).format(
         column=raw(column),
         text=as_text(column),
         blanks=literal(BLANKS),
         pattern=literal(NUMBER_PATTERN),
         longest=sql.Literal(MAX_NUMBER_CHARACTERS),
+        nan=NOT_A_NUMBER,
     )
 
 

@@ -146,3 +146,24 @@ class OrderDifference:
     points_missing: int
     paid_at: datetime | None
     updated_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceCount:
+    """How many orders of a merchant the ledger is wrong about: paid ones, unpaid ones, and undecidable ones.
+
+    `points_paid` and `points_unpaid` are the signed sums that awarding them would write, before any clamping.
+    """
+
+    merchant_id: str
+    orders_paid: int
+    points_paid: int
+    orders_unpaid: int
+    points_unpaid: int
+    orders_undecided: int
+    examples: tuple[str, ...]
+
+    @property
+    def orders(self) -> int:
+        """All orders that differ."""
+        return self.orders_paid + self.orders_unpaid + self.orders_undecided

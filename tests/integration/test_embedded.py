@@ -192,7 +192,11 @@ def test_a_path_that_no_socket_can_have_works(new_dir, name):
 
 
 def test_a_foreign_port_or_locale_in_the_environment_changes_nothing(new_dir, processes):
-    code = USE_SERVER.replace("print(", "server.ensure_database('loyalty'); print(")
+    connect = (
+        "import psycopg\nserver.ensure_database('loyalty')\n"
+        "psycopg.connect(server.url('loyalty').replace('+psycopg', '')).close()\n"
+    )
+    code = USE_SERVER.replace("print(", f"{connect}print(")
     environment = {**os.environ, "PGPORT": "6000", "LC_ALL": "xx_YY.UTF-8", "XDG_RUNTIME_DIR": "/nowhere"}
     end_of = processes(code, new_dir, env=environment)
     assert first_line(end_of).isdigit()
@@ -254,10 +258,13 @@ def test_a_forked_child_that_ends_does_not_stop_its_parent_s_server(data_dir, pr
 
 def test_a_server_asked_to_keep_running_survives_its_users_until_it_is_stopped(data_dir, processes):
     user = processes(USE_SERVER, data_dir)
+    first_line(user)
     keeper = processes(USE_SERVER, data_dir, "keep")
-    assert first_line(user) == first_line(keeper)
-    end(keeper)
-    end(user)
+    first_line(keeper)
+    another = processes(USE_SERVER, data_dir)
+    first_line(another)
+    for process in (keeper, user, another):
+        end(process)
     assert is_running(data_dir)
     EmbeddedServer(data_dir=data_dir, socket_dir=data_dir).stop()
     assert not is_running(data_dir)
@@ -291,11 +298,12 @@ def test_after_kill_9_of_the_postmaster_the_next_start_recovers_what_was_committ
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(query, server, busy)
         wait_for(lambda: query(server, active), "the busy backend")
-        (backend,) = query(server, active) or ()
+        backend = query(server, active)
+        assert backend
         pid = server.pid
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not is_running(data_dir), "the postmaster's end")
-        assert psutil.Process(backend).status() != psutil.STATUS_ZOMBIE
+        assert psutil.Process(backend[0]).status() != psutil.STATUS_ZOMBIE
         server = start_server(data_dir)
         assert isinstance(working.exception(), psycopg.OperationalError)
     assert server.pid != pid
@@ -340,7 +348,7 @@ def test_a_stale_pid_file_that_names_a_live_stranger_is_not_believed(data_dir, n
     commit_a_row(server)
     full = (data_dir / "postmaster.pid").read_text().splitlines(keepends=True)
     owner = data_dir.stat().st_uid
-    stranger = subprocess.Popen(["sleep", "600"], user=owner)
+    stranger = subprocess.Popen(["sleep", "600"], user=owner, cwd=data_dir)
     neighbour = start_server(new_dir)
     try:
         for pid in (stranger.pid, neighbour.pid):
@@ -399,15 +407,16 @@ def test_a_server_that_cannot_start_says_what_its_log_says(data_dir):
     assert query(start_server(data_dir), "SELECT 1") == (1,)
 
 
-def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(new_dir):
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(new_dir, made_once):
     new_dir.mkdir()
     (new_dir / "letter.txt").write_text("dear")
-    if AS_ROOT:
-        shutil.chown(new_dir, "nobody")
-    with pytest.raises(ConfigurationError, match="LOYALTY_HOME"):
+    shutil.chown(new_dir, made_once.owner())
+    with pytest.raises(ConfigurationError, match="is not empty and no PostgreSQL data folder.* LOYALTY_HOME"):
         start_server(new_dir)
-    assert (new_dir / "letter.txt").read_text() == "dear"
-    assert not AS_ROOT or new_dir.owner() == "nobody"
+    (new_dir / "PG_VERSION").write_text("16\n")
+    with pytest.raises(ConfigurationError, match="holds PostgreSQL 16, expected PostgreSQL 18"):
+        start_server(new_dir)
+    assert sorted(path.name for path in new_dir.iterdir()) == ["PG_VERSION", "letter.txt"]
 
 
 def test_a_path_that_the_shell_would_read_is_refused(new_dir):
@@ -485,6 +494,15 @@ def test_as_root_parent_folders_are_opened_for_passing_through_not_for_listing(n
     assert stat.S_IMODE(private.stat().st_mode) == 0o701
     assert stat.S_IMODE((private / "here").stat().st_mode) == 0o700
     assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
+    # The server has none of root's groups.
+    assert 0 not in [*psutil.Process(server.pid).gids(), *supplementary_groups(server.pid)]
+
+
+def supplementary_groups(pid: int) -> list[int]:
+    if not Path("/proc").is_dir():
+        return []
+    (line,) = (x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("Groups:"))
+    return [int(group) for group in line.split()[1:]]
 
 
 @needs_root

@@ -549,7 +549,7 @@ def test_only_the_exact_text_of_a_key_finds_the_order_and_no_text_raises(
 
 def test_the_default_merchant_has_the_orders_without_one(engine: Engine):
     mapping = MAPPING.format(relation="small", capture="trigger").replace(
-        "columns: {", "columns: {merchant_id: m, "
+        "{order_id: id", "{merchant_id: m, order_id: id"
     )
     mapping = mapping.replace("rows: [", "rows: [{merchant_id: '5', name: F, timezone: UTC, currency: EUR}, ")
     with engine.begin() as conn:

@@ -140,7 +140,6 @@ CREATE TABLE loyalty.order_points (
     stamps_in_force integer NOT NULL DEFAULT 0,
     last_reference_seq integer NOT NULL DEFAULT 0,
     program_version integer NOT NULL,
-    source_updated_at timestamptz,
     PRIMARY KEY (merchant_id, order_id, account_id),
     CONSTRAINT order_points_ties_up CHECK (in_force_points = target_points + waived_points),
     CONSTRAINT order_points_not_negative CHECK (target_points >= 0 AND waived_points >= 0 AND stamps_in_force >= 0)
@@ -387,6 +386,27 @@ AS $function$
     END
 $function$;
 
+CREATE FUNCTION loyalty.is_order_different(
+    outcome text, target_points integer, target_stamps integer, order_customer_id text, account_customer_id text,
+    tracked_points bigint, tracked_stamps integer, queued_reason text
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- Whether looking at an order again would change something. The account is one that has points of the order, or
+    -- NULL where there is none.
+    SELECT CASE
+        WHEN outcome IN ('no_customer', 'order_missing') THEN false
+        WHEN outcome = 'earning' AND account_customer_id IS NULL THEN true
+        WHEN outcome = 'earning' AND account_customer_id = order_customer_id
+            THEN tracked_points <> target_points OR tracked_stamps <> target_stamps
+        -- The order belongs to another customer by now, or is not paid: nothing of it may be left on the account.
+        WHEN outcome IN ('earning', 'unpaid', 'no_programme')
+            THEN coalesce(tracked_points, 0) <> 0 OR coalesce(tracked_stamps, 0) <> 0
+        -- An order that can't be decided is in the queue with this reason, or has to get there.
+        ELSE queued_reason IS DISTINCT FROM outcome
+    END
+$function$;
+
 CREATE FUNCTION loyalty.order_differences(
     p_merchant_id text, p_paid_from timestamptz DEFAULT NULL, p_paid_to timestamptz DEFAULT NULL
 ) RETURNS TABLE (
@@ -428,6 +448,11 @@ AS $function$
         JOIN loyalty.accounts AS a ON a.merchant_id = op.merchant_id AND a.account_id = op.account_id
         WHERE op.merchant_id = p_merchant_id COLLATE "C"
     ) AS op ON op.order_id = o.order_id COLLATE "C"
+    LEFT JOIN loyalty.reconciliation_queue AS q
+        ON q.merchant_id = p_merchant_id COLLATE "C"
+        AND q.order_id = o.order_id COLLATE "C"
+        AND q.operation = 'award'
+        AND q.resolved_at IS NULL
     CROSS JOIN LATERAL loyalty.order_verdict(
         o.order_id, o.status, o.customer_id, o.total_amount, refunds.amount, o.points_redeemed, o.currency, o.paid_at,
         m.currency, p
@@ -435,22 +460,10 @@ AS $function$
     WHERE
         (p_paid_from IS NULL OR o.paid_at >= p_paid_from)
         AND (p_paid_to IS NULL OR o.paid_at < p_paid_to)
-        AND CASE
-            WHEN v.outcome = 'no_customer' THEN false
-            WHEN v.outcome = 'earning' AND op.order_id IS NULL THEN true
-            WHEN v.outcome = 'earning' AND op.customer_id = o.customer_id COLLATE "C"
-                THEN op.target_points <> v.target_points OR op.stamps_in_force <> v.target_stamps
-            WHEN v.outcome = 'earning'
-                -- The order belongs to another customer now: the row is right once it is empty and a new one exists.
-                THEN op.target_points <> 0 OR op.stamps_in_force <> 0
-            WHEN v.outcome IN ('unpaid', 'no_programme')
-                THEN coalesce(op.target_points, 0) <> 0 OR coalesce(op.stamps_in_force, 0) <> 0
-            ELSE NOT EXISTS (
-                SELECT FROM loyalty.reconciliation_queue AS q
-                WHERE q.merchant_id = p_merchant_id COLLATE "C" AND q.order_id = o.order_id COLLATE "C"
-                    AND q.operation = 'award' AND q.resolved_at IS NULL AND q.reason = v.outcome
-            )
-        END
+        AND loyalty.is_order_different(
+            v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", op.customer_id,
+            op.target_points, op.stamps_in_force, q.reason
+        )
 $function$;
 COMMENT ON FUNCTION loyalty.order_differences IS
 'The orders of a merchant whose points in the ledger are not what they deserve now; each is to be awarded again.';

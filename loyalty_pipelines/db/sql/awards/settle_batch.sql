@@ -137,7 +137,7 @@ entries AS (
 tracked AS (
     INSERT INTO loyalty.order_points (
         merchant_id, order_id, account_id, target_points, in_force_points, waived_points, stamps_in_force,
-        last_reference_seq, program_version, source_updated_at
+        last_reference_seq, program_version
     )
     SELECT
         :merchant_id,
@@ -148,8 +148,7 @@ tracked AS (
         0,
         lines.target_stamps,
         lines.last_reference_seq + CAST(lines.points <> 0 OR lines.stamps <> 0 AS integer),
-        lines.program_version,
-        lines.source_updated_at
+        lines.program_version
     FROM lines
     WHERE NOT lines.is_tracked
 ),

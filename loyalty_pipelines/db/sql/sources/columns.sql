@@ -22,7 +22,7 @@ SELECT
     a.attnotnull AS is_not_null,
     l.collname::text AS collation_name,
     ln.nspname::text AS collation_schema,
-    COALESCE(l.collisdeterministic, true) AS is_deterministic
+    coalesce(l.collisdeterministic, true) AS is_deterministic
 FROM bases AS b
 INNER JOIN pg_catalog.pg_type AS t ON b.type_oid = t.oid AND t.typtype <> 'd'
 INNER JOIN pg_catalog.pg_attribute AS a

@@ -5,7 +5,7 @@ SELECT
     c.oid::bigint AS relation_oid,
     c.relkind::text AS kind,
     c.relpersistence::text AS persistence,
-    (c.relispartition OR EXISTS (SELECT 1 FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)) AS is_child,
+    c.oid IN (SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i) AS is_child,
     has_schema_privilege(n.oid, 'USAGE') AS can_use_schema,
     has_table_privilege(c.oid, 'SELECT') AS can_select,
     has_table_privilege(c.oid, 'TRIGGER') AS can_trigger,

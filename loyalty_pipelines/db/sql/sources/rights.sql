@@ -4,22 +4,22 @@ SELECT
     current_user::text AS user_name,
     u.rolsuper AS is_superuser,
     s.oid IS NOT NULL AS has_schema,
-    COALESCE(has_schema_privilege(s.oid, 'CREATE'), false) AS can_create,
+    coalesce(has_schema_privilege(s.oid, 'CREATE'), false) AS can_create,
     i.oid IS NOT NULL AND m.oid IS NOT NULL AS has_tables,
-    COALESCE(
+    coalesce(
         has_schema_privilege(l.oid, 'USAGE')
         AND has_table_privilege(m.oid, 'INSERT')
         AND has_table_privilege(m.oid, 'SELECT'),
         false
     ) AS can_record,
     c.oid IS NOT NULL AS has_capture_role,
-    COALESCE(pg_has_role(c.oid, 'USAGE'), false) AS is_capture_member,
-    COALESCE(
+    coalesce(pg_has_role(c.oid, 'USAGE'), false) AS is_capture_member,
+    coalesce(
         pg_has_role(c.oid, 'USAGE WITH ADMIN OPTION')
         OR (u.rolcreaterole AND current_setting('server_version_num')::integer < 160000),
         false
     ) AS can_join_capture,
-    COALESCE(
+    coalesce(
         (
             SELECT string_agg(DISTINCT pg_get_userbyid(v.relowner)::text, ', ')
             FROM pg_catalog.pg_class AS v

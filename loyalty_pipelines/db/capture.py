@@ -1,0 +1,30 @@
+"""How changed orders get into the inbox where triggers can't bring them, and whether any are there."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db.statements import load
+
+POLL = load("capture/poll")
+POLL_CURSOR = load("capture/poll_cursor")
+MOVE_POLL_CURSOR = load("capture/move_poll_cursor")
+PENDING = load("capture/pending")
+
+
+def poll(conn: Connection, *, overlap: timedelta, first_since: datetime) -> int:
+    """Enqueue what the shop changed since the last poll less `overlap`; return how many orders.
+
+    The first poll reads from `first_since`; older orders are the sweep's. A row that commits later than the
+    overlap with an earlier `updated_at` is missed here and found by the sweep. The caller commits.
+    """
+    polled_until = conn.execute(POLL_CURSOR).scalar_one_or_none()
+    since = (polled_until or first_since) - overlap
+    enqueued = conn.execute(POLL, {"since": since}).rowcount
+    conn.execute(MOVE_POLL_CURSOR)
+    return enqueued
+
+
+def is_pending(conn: Connection) -> bool:
+    """Return whether any order waits in the inbox."""
+    return conn.execute(PENDING).scalar_one()

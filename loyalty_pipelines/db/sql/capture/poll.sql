@@ -1,0 +1,58 @@
+-- Poll mode: enqueues, of the orders that the shop changed or refunded since :since, those that the ledger is wrong
+-- about, by the same rule as the sweep. So an order inside the overlap window is not brought again once it is awarded,
+-- however often this is repeated. Indexes: the shop's on the time of change and its primary key, order_points_pkey.
+INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)
+SELECT DISTINCT
+    candidate.merchant_id,
+    coalesce(o.customer_id, '') COLLATE "C" AS customer_id,
+    candidate.order_id,
+    'poll'
+FROM (
+    SELECT
+        changed.merchant_id COLLATE "C" AS merchant_id,
+        changed.order_id COLLATE "C" AS order_id
+    FROM loyalty_source.orders_changed_since(CAST(:since AS timestamptz)) AS changed
+    UNION
+    SELECT
+        refunded.merchant_id COLLATE "C",
+        refunded.order_id COLLATE "C"
+    FROM loyalty_source.refunds_changed_since(CAST(:since AS timestamptz)) AS refunded
+) AS candidate
+INNER JOIN LATERAL loyalty_source.order_by_id(candidate.merchant_id, candidate.order_id) AS o ON true
+LEFT JOIN LATERAL (
+    SELECT sum(r.amount) AS amount
+    FROM loyalty_source.refunds_of_order(candidate.merchant_id, candidate.order_id) AS r
+) AS refunds ON true
+LEFT JOIN loyalty_source.merchants AS m ON m.merchant_id = candidate.merchant_id
+LEFT JOIN loyalty.program_periods AS p
+    ON
+        p.merchant_id = candidate.merchant_id
+        AND o.paid_at >= p.valid_from
+        AND (o.paid_at < p.valid_until OR p.valid_until IS NULL)
+LEFT JOIN loyalty.order_points AS op
+    ON op.merchant_id = candidate.merchant_id AND op.order_id = candidate.order_id
+LEFT JOIN loyalty.accounts AS a ON a.merchant_id = op.merchant_id AND a.account_id = op.account_id
+LEFT JOIN loyalty.reconciliation_queue AS q
+    ON
+        q.merchant_id = candidate.merchant_id
+        AND q.order_id = candidate.order_id
+        AND q.operation = 'award'
+        AND q.resolved_at IS NULL
+CROSS JOIN LATERAL loyalty.order_verdict(
+    o.order_id, o.status, o.customer_id, o.total_amount, refunds.amount, o.points_redeemed, o.currency, o.paid_at,
+    m.currency, p
+) AS v
+WHERE
+    loyalty.is_order_different(
+        v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", a.customer_id,
+        op.target_points, op.stamps_in_force, q.reason
+    )
+    AND NOT EXISTS (
+        SELECT 1
+        FROM loyalty.order_inbox AS i
+        WHERE
+            i.merchant_id = candidate.merchant_id
+            AND i.customer_id = coalesce(o.customer_id, '') COLLATE "C"
+            AND i.order_id = candidate.order_id
+    )
+ORDER BY candidate.merchant_id, customer_id, candidate.order_id;

@@ -1,0 +1,67 @@
+"""The sweep: compares every order of a merchant with the ledger and enqueues what differs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.awards import DifferenceCount, OrderDifference
+
+ENQUEUE_DIFFERENCES = load("sweep/enqueue_differences")
+DIFFERENCES = load("sweep/differences")
+COUNT_DIFFERENCES = load("sweep/count_differences")
+
+
+def enqueue_differences(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    paid_from: datetime | None = None,
+    paid_to: datetime | None = None,
+) -> int:
+    """Enqueue the merchant's orders paid in [paid_from, paid_to) that the ledger is wrong about; return how many.
+
+    Without an instant that side is open, and orders that were never paid are looked at too.
+    """
+    return conn.execute(ENQUEUE_DIFFERENCES, _range(merchant_id, paid_from, paid_to)).rowcount
+
+
+def differences(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    paid_from: datetime | None = None,
+    paid_to: datetime | None = None,
+    limit: int = 100,
+) -> Sequence[OrderDifference]:
+    """Return up to `limit` orders that a sweep of the merchant would enqueue, those paid first first."""
+    rows = conn.execute(DIFFERENCES, {**_range(merchant_id, paid_from, paid_to), "row_limit": limit})
+    return [OrderDifference(merchant_id=merchant_id, **row) for row in rows.mappings()]
+
+
+def count_differences(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    paid_from: datetime | None = None,
+    paid_to: datetime | None = None,
+    settled_before: datetime | None = None,
+) -> DifferenceCount:
+    """Count the orders that a sweep would enqueue, only those untouched since `settled_before` where it is given."""
+    row = conn.execute(
+        COUNT_DIFFERENCES, {**_range(merchant_id, paid_from, paid_to), "settled_before": settled_before}
+    ).one()
+    return DifferenceCount(
+        merchant_id=merchant_id,
+        orders_paid=row.orders_paid,
+        points_paid=int(row.points_paid),
+        orders_unpaid=row.orders_unpaid,
+        points_unpaid=int(row.points_unpaid),
+        orders_undecided=row.orders_undecided,
+        examples=tuple(row.examples or ()),
+    )
+
+
+def _range(merchant_id: str, paid_from: datetime | None, paid_to: datetime | None) -> dict[str, object]:
+    return {"merchant_id": merchant_id, "paid_from": paid_from, "paid_to": paid_to}

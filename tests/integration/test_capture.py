@@ -1,0 +1,199 @@
+"""Orders that no trigger brought: the sweep and polling find them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from loyalty_pipelines.db import capture, sample_shop, sources, sweep
+from loyalty_pipelines.domain.source_mapping import parse_mapping
+from tests.shop import Shop
+
+OVERLAP = timedelta(minutes=10)
+
+
+def without_triggers(shop: Shop) -> None:
+    """Switch the capture triggers off, as a bulk load or a careless migration does."""
+    shop.run("ALTER TABLE sample_shop.orders DISABLE TRIGGER ALL")
+    shop.run("ALTER TABLE sample_shop.refunds DISABLE TRIGGER ALL")
+
+
+def swept(engine: Engine, merchant_id: str = "m1", **period: datetime) -> int:
+    """Run the sweep of one merchant and return how many orders it enqueued."""
+    with engine.begin() as conn:
+        return sweep.enqueue_differences(conn, merchant_id, **period)
+
+
+def polled(engine: Engine) -> int:
+    """Poll once and return how many orders were enqueued."""
+    with engine.begin() as conn:
+        return capture.poll(conn, overlap=OVERLAP, first_since=datetime.now(UTC))
+
+
+def test_the_sweep_finds_orders_that_no_trigger_saw(shop: Shop) -> None:
+    without_triggers(shop)
+    shop.order("1", "10.00")
+    shop.order("2", "5.00", customer="bob")
+    shop.order("3", "5.00", status="pending")
+    shop.order("4", "5.00", customer=None)
+    assert swept(shop.engine) == 2
+    shop.award()
+    assert (shop.balance("ann"), shop.balance("bob")) == (10, 5)
+    assert shop.problems() == []
+
+
+def test_the_sweep_finds_nothing_once_everything_is_awarded(shop: Shop) -> None:
+    shop.order("1", "10.00")
+    shop.order("2", "NaN")
+    shop.award()
+    assert swept(shop.engine) == 0
+
+
+def test_the_sweep_finds_a_cancellation_that_no_trigger_saw(shop: Shop) -> None:
+    shop.order("1", "10.00")
+    shop.award()
+    without_triggers(shop)
+    shop.set_status("1", "cancelled")
+    assert swept(shop.engine) == 1
+    shop.award()
+    assert shop.entries() == [("earned", 10), ("reversed", -10)]
+
+
+def test_the_sweep_finds_a_refund_that_no_trigger_saw(shop: Shop) -> None:
+    shop.order("1", "10.00")
+    shop.award()
+    without_triggers(shop)
+    shop.refund("1", "4.00")
+    assert swept(shop.engine) == 1
+    shop.award()
+    assert shop.balance() == 6
+
+
+def test_the_sweep_finds_an_order_that_moved_to_another_customer(shop: Shop) -> None:
+    shop.order("1", "10.00")
+    shop.award()
+    without_triggers(shop)
+    shop.order("1", "10.00", customer="bob")
+    assert swept(shop.engine) == 1
+    shop.award()
+    assert (shop.balance("ann"), shop.balance("bob")) == (0, 10)
+    assert swept(shop.engine) == 0
+
+
+def test_the_sweep_finds_orders_older_than_the_installation_and_a_new_programme_for_them(shop: Shop) -> None:
+    shop.order("1", "10.00")
+    shop.award()
+    shop.program(points_per_unit=2)
+    assert swept(shop.engine) == 1
+    shop.award()
+    assert shop.entries() == [("earned", 10), ("re-earned", 10)]
+
+
+def test_the_sweep_of_a_period_leaves_other_orders_alone(shop: Shop) -> None:
+    without_triggers(shop)
+    shop.order("1", "10.00", paid_at="2025-01-31 23:59:59+00")
+    shop.order("2", "20.00", paid_at="2025-02-01 00:00:00+00")
+    shop.order("3", "40.00", paid_at="2025-03-01 00:00:00+00")
+    period = {"paid_from": datetime(2025, 2, 1, tzinfo=UTC), "paid_to": datetime(2025, 3, 1, tzinfo=UTC)}
+    assert swept(shop.engine, **period) == 1
+    shop.award()
+    assert shop.balance() == 20
+
+
+def test_the_sweep_of_one_merchant_leaves_the_others_alone(shop: Shop) -> None:
+    shop.merchant("m2")
+    without_triggers(shop)
+    shop.order("1", "10.00")
+    shop.order("1", "20.00", merchant="m2")
+    assert swept(shop.engine, "m2") == 1
+    shop.award()
+    assert (shop.balance(), shop.balance(merchant="m2")) == (0, 20)
+
+
+def test_differences_tell_what_a_sweep_would_do_without_doing_it(shop: Shop) -> None:
+    without_triggers(shop)
+    shop.order("1", "10.00")
+    with shop.engine.connect() as conn:
+        (difference,) = sweep.differences(conn, "m1")
+    assert (difference.order_id, difference.outcome, difference.points_missing) == ("1", "earning", 10)
+    assert shop.value("SELECT count(*) FROM loyalty.order_inbox") == 0
+
+
+def test_an_order_that_was_paid_a_moment_ago_is_not_counted_as_late(shop: Shop) -> None:
+    without_triggers(shop)
+    shop.order("1", "10.00")
+    now = datetime.now(UTC)
+    with shop.engine.connect() as conn:
+        late = sweep.count_differences(conn, "m1", settled_before=now - timedelta(minutes=15))
+        all_of_them = sweep.count_differences(conn, "m1", settled_before=now + timedelta(minutes=1))
+    assert (late.orders, all_of_them.orders, all_of_them.points_paid) == (0, 1, 10)
+
+
+@pytest.fixture
+def polling(shop: Shop) -> Shop:
+    """The shop in poll mode: no triggers."""
+    with shop.engine.begin() as conn:
+        yaml_text = sample_shop.mapping().yaml_text
+        sources.apply(conn, parse_mapping(yaml_text.replace("capture: trigger", "capture: poll")))
+    return shop
+
+
+def test_polling_brings_each_change_once(polling: Shop) -> None:
+    polling.order("1", "10.00")
+    polling.order("2", "10.00", status="pending")
+    assert polled(polling.engine) == 1
+    assert polled(polling.engine) == 0, "it waits in the inbox already"
+    polling.award()
+    assert polled(polling.engine) == 0, "it has its points"
+    polling.set_status("2", "paid")
+    assert polled(polling.engine) == 1
+    polling.award()
+    assert polling.balance() == 20
+
+
+def test_polling_brings_the_order_of_a_refund_once(polling: Shop) -> None:
+    polling.order("1", "10.00")
+    polled(polling.engine)
+    polling.award()
+    polling.refund("1", "2.50")
+    assert polled(polling.engine) == 1
+    polling.award()
+    assert polling.balance() == 7
+    assert polled(polling.engine) == 0
+
+
+def test_polling_does_not_bring_a_queued_order_again_until_its_reason_changes(polling: Shop) -> None:
+    polling.order("1", "NaN")
+    assert polled(polling.engine) == 1
+    polling.award()
+    assert polled(polling.engine) == 0
+    polling.order("1", "10.00")
+    assert polled(polling.engine) == 1
+    polling.award()
+    assert (polling.balance(), polling.queued()) == (10, {})
+
+
+def test_polling_finds_a_row_that_commits_after_a_later_stamped_row_was_processed(polling: Shop) -> None:
+    with polling.engine.connect() as slow:
+        slow.exec_driver_sql(
+            "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at) "
+            "VALUES ('m1', 'slow', 'ann', 100, 'EUR', 'paid', now())"
+        )
+        polling.order("fast", "10.00")
+        polled(polling.engine)
+        polling.award()
+        assert polling.balance() == 10
+        slow.commit()
+    assert polled(polling.engine) == 1
+    polling.award()
+    assert polling.balance() == 110
+
+
+def test_a_row_that_commits_after_the_overlap_is_found_by_the_sweep(polling: Shop) -> None:
+    polled(polling.engine)
+    polling.order("late", "10.00")
+    polling.run("UPDATE sample_shop.orders SET updated_at = now() - interval '2 hours'")
+    assert polled(polling.engine) == 0
+    assert swept(polling.engine) == 1
+    polling.award()
+    assert polling.balance() == 10
