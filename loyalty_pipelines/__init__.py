@@ -1,0 +1,1 @@
+"""Loyalty Pipelines: merchants' loyalty points on Dagster and PostgreSQL, awarded exactly once."""

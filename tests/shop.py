@@ -110,11 +110,70 @@ class Shop:
             amount=amount,
         )
 
+    def enqueue(self, *order_ids: str, merchant: str = "m1") -> None:
+        """Have orders looked at again, as the sweep, polling or a replay does."""
+        for order_id in order_ids:
+            self.run(
+                "INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source) SELECT :merchant, "
+                "coalesce(max(customer_id), ''), :id, 'test' FROM sample_shop.orders "
+                "WHERE merchant_id = :merchant AND id = :id",
+                merchant=merchant,
+                id=order_id,
+            )
+
+    def change(self, order_id: str, *, merchant: str = "m1", **columns: Any) -> None:
+        """Change columns of an order."""
+        changes = "".join(f"{name} = :{name}, " for name in columns)
+        self.run(
+            f"UPDATE sample_shop.orders SET {changes} updated_at = clock_timestamp() "
+            "WHERE merchant_id = :merchant AND id = :order_id",
+            merchant=merchant,
+            order_id=order_id,
+            **columns,
+        )
+
+    def delete(self, order_id: str, *, merchant: str = "m1") -> None:
+        """Delete an order, which no trigger tells of."""
+        self.run(
+            "DELETE FROM sample_shop.orders WHERE merchant_id = :merchant AND id = :id",
+            merchant=merchant,
+            id=order_id,
+        )
+
+    def drain(self, **options: Any) -> AwardReport:
+        """Drain the inbox; merchants may fail."""
+        return drain(self.engine, options=DrainOptions(**options), actor="test", run_id="test-run")
+
     def award(self, **options: Any) -> AwardReport:
         """Drain the inbox, failing the test when a merchant fails."""
-        report = drain(self.engine, options=DrainOptions(**options), actor="test")
+        report = self.drain(**options)
         assert report.failures == {}
         return report
+
+    def inbox(self, *, merchant: str = "m1") -> int:
+        """Return how many rows wait in the inbox."""
+        return self.value("SELECT count(*) FROM loyalty.order_inbox WHERE merchant_id = :merchant", merchant=merchant)
+
+    def account(self, customer: str = "ann", *, merchant: str = "m1") -> Any:
+        """Return a customer's account."""
+        (row,) = self.rows(
+            "SELECT * FROM loyalty.accounts WHERE merchant_id = :merchant AND customer_id = :customer",
+            merchant=merchant,
+            customer=customer,
+        )
+        return row
+
+    def tracked(self, order_id: str, *, merchant: str = "m1") -> dict[str, tuple[int, int, int]]:
+        """Return target, in force and waived points of an order by customer."""
+        return {
+            row.customer_id: (row.target_points, row.in_force_points, row.waived_points)
+            for row in self.rows(
+                "SELECT * FROM loyalty.order_points JOIN loyalty.accounts USING (merchant_id, account_id) "
+                "WHERE merchant_id = :merchant AND order_id = :id",
+                merchant=merchant,
+                id=order_id,
+            )
+        }
 
     def balance(self, customer: str = "ann", *, merchant: str = "m1") -> int:
         """Return a customer's balance; 0 without an account."""
@@ -208,4 +267,14 @@ UNION ALL
 SELECT format('order %s earned %s times', reference_id, count(*))
 FROM loyalty.ledger_entries WHERE reference_type = 'order' AND kind = 'earned'
 GROUP BY merchant_id, reference_id HAVING count(*) > 1
+UNION ALL
+SELECT format('order %s is deserved by %s accounts', order_id, count(*))
+FROM loyalty.order_points WHERE target_points > 0 GROUP BY merchant_id, order_id HAVING count(*) > 1
+UNION ALL
+SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s', merchant_id, b.entries, b.points, l.entries, l.points)
+FROM (SELECT merchant_id, sum(entries_written) AS entries, sum(points_changed) AS points
+      FROM loyalty.award_batches GROUP BY merchant_id) b
+FULL JOIN (SELECT merchant_id, count(*) AS entries, sum(points) AS points
+           FROM loyalty.ledger_entries WHERE reference_type = 'order' GROUP BY merchant_id) l USING (merchant_id)
+WHERE coalesce(b.entries, 0) <> coalesce(l.entries, 0) OR coalesce(b.points, 0) <> coalesce(l.points, 0)
 """

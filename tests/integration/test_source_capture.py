@@ -524,6 +524,7 @@ def test_changes_in_local_time_are_found_by_index_and_exactly(engine: Engine):
                 "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}",
                 "a0eebc999c0b4ef8bb6d6bb9bd380a11",
                 "a-eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+                "a0eebc9-9c0b-4ef8-bb6d-6bb9bd380a11",
                 "-" * 36,
                 "a" * 36,
                 "",

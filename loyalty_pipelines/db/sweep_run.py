@@ -1,0 +1,127 @@
+"""The loop around sweeps: each merchant in transactions of its own, its failure kept to itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from loyalty_pipelines.db import sweep
+from loyalty_pipelines.db.drain import DrainOptions, drain, short_text
+from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.merchants import merchant_ids
+from loyalty_pipelines.domain.awards import DifferenceCount, MerchantAwards
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptMerchant:
+    """What the sweep of one merchant found and did; `failure` is the reason when it did nothing or not all."""
+
+    merchant_id: str
+    found: DifferenceCount | None = None
+    awards: MerchantAwards | None = None
+    failure: str | None = None
+
+    def metadata(self) -> dict[str, int]:
+        """Return the numbers that the UI plots per merchant."""
+        if self.awards is None:
+            assert self.found is not None
+            return {
+                "orders to award": self.found.orders_paid,
+                "points to award": self.found.points_paid,
+                "orders to reverse": self.found.orders_unpaid,
+                "points to reverse": self.found.points_unpaid,
+                "orders to queue": self.found.orders_undecided,
+            }
+        return {
+            "orders awarded": self.awards.orders_changed,
+            "points": self.awards.points_changed,
+            "orders unchanged": self.awards.orders_unchanged,
+            "orders queued": self.awards.orders_queued,
+        }
+
+
+def sweep_merchants(
+    engine: Engine,
+    merchants: Sequence[str],
+    *,
+    paid_from: datetime | None = None,
+    paid_to: datetime | None = None,
+    is_dry_run: bool = False,
+    batch_size: int = DrainOptions.batch_size,
+    run_id: str | None = None,
+) -> Iterator[SweptMerchant]:
+    """Compare all orders of each merchant, award what differs, and yield each merchant as it is done.
+
+    A merchant that fails is yielded with its reason and stops no other; a lost database is raised (and is
+    transient). With `is_dry_run` nothing is written.
+    """
+    for merchant_id in merchants:
+        try:
+            yield with_retries(lambda m=merchant_id: _found(engine, m, paid_from, paid_to)) if is_dry_run else (
+                _sweep(engine, merchant_id, paid_from, paid_to, batch_size, run_id)
+            )
+        except DBAPIError as error:
+            if is_connection_loss(error):
+                raise
+            yield SweptMerchant(merchant_id=merchant_id, failure=short_text(error))
+
+
+def _found(
+    engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None
+) -> SweptMerchant:
+    with reading(engine) as conn:
+        found = sweep.count_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
+    return SweptMerchant(merchant_id=merchant_id, found=found)
+
+
+def _sweep(
+    engine: Engine,
+    merchant_id: str,
+    paid_from: datetime | None,
+    paid_to: datetime | None,
+    batch_size: int,
+    run_id: str | None,
+) -> SweptMerchant:
+    def enqueue() -> None:
+        with engine.begin() as conn:
+            sweep.enqueue_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
+
+    with_retries(enqueue)
+    report = drain(
+        engine,
+        merchants=[merchant_id],
+        options=DrainOptions(batch_size=batch_size, connections=1),
+        actor="awarded_points",
+        run_id=run_id,
+    )
+    return SweptMerchant(
+        merchant_id=merchant_id,
+        awards=report.merchants[merchant_id],
+        failure=report.failures.get(merchant_id),
+    )
+
+
+def late_orders(
+    engine: Engine, *, settled_before: datetime
+) -> tuple[list[DifferenceCount], dict[str, str]]:
+    """Return the merchants with orders that should have their points since `settled_before`, and those unreadable.
+
+    The most orders first; the second value is the error's text by merchant. A lost database is raised.
+    """
+    with reading(engine) as conn:
+        merchants = merchant_ids(conn)
+    late, failures = [], {}
+    for merchant_id in merchants:
+        try:
+            with reading(engine) as conn:
+                found = sweep.count_differences(conn, merchant_id, settled_before=settled_before)
+        except DBAPIError as error:
+            if is_connection_loss(error):
+                raise
+            failures[merchant_id] = short_text(error)
+            continue
+        if found.orders:
+            late.append(found)
+    return sorted(late, key=lambda found: -found.orders), failures

@@ -1,0 +1,117 @@
+"""A merchant's programme: its rules, their versions, and why a change is refused."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from loyalty_pipelines.domain.awards import UnknownMerchantError
+from loyalty_pipelines.domain.errors import LoyaltyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramRules:
+    """The rules of one version; the defaults are those of the table, which also says what is in range.
+
+    `points_per_unit` points for each `unit_amount` of the merchant's currency. `points_expiration_days`
+    None: never. `stamp_target` None: stamps are counted without a goal.
+    """
+
+    points_per_unit: Decimal
+    is_active: bool = True
+    unit_amount: Decimal = Decimal(1)
+    multiplier: Decimal = Decimal(1)
+    rounding: str = "floor"
+    point_value_amount: Decimal = Decimal(0)
+    points_expiration_days: int | None = None
+    stamps_per_order: int = 0
+    stamp_min_amount: Decimal = Decimal(0)
+    stamp_target: int | None = None
+    clawback: str = "clamp_to_zero"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramVersion:
+    """Rules that apply to orders paid in [valid_from, valid_until); `valid_until` None: until further notice.
+
+    A version that another one with the same `valid_from` replaced has an empty interval.
+    """
+
+    merchant_id: str
+    version: int
+    valid_from: datetime
+    valid_until: datetime | None
+    rules: ProgramRules
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MerchantProgram:
+    """A merchant of the shop and the version in force; None: it has no programme, or none yet."""
+
+    merchant_id: str
+    name: str | None
+    currency: str | None
+    program: ProgramVersion | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramChange:
+    """A new version, the one whose values it took, and how many awarded orders it applies to from now on."""
+
+    version: ProgramVersion
+    base: ProgramVersion | None
+    orders_touched: int
+
+
+class MerchantNotFoundError(UnknownMerchantError):
+    """No such merchant; `near` holds ids that look like it."""
+
+    def __init__(self, *, merchant_id: str, near: tuple[str, ...], known: int) -> None:
+        self.merchant_id = merchant_id
+        self.near = near
+        if near:
+            advice = f"did you mean {', '.join(repr(one) for one in near)}?"
+        elif known:
+            advice = f"the shop has {known}; 'loyalty programs list' names them."
+        else:
+            advice = "the shop has no merchants; look at 'merchants' in the source mapping."
+        super().__init__(f"Found no merchant {merchant_id!r}: {advice}")
+
+
+class NoProgramError(LoyaltyError):
+    """The merchant has no programme, or none at that instant or of that number."""
+
+    def __init__(self, *, merchant_id: str, wanted: str, advice: str) -> None:
+        self.merchant_id = merchant_id
+        super().__init__(f"Merchant {merchant_id!r} has no programme{wanted}: {advice}")
+
+
+class FirstVersionError(LoyaltyError):
+    """The first version of a programme has nothing to take its points per unit from."""
+
+    def __init__(self, *, merchant_id: str) -> None:
+        self.merchant_id = merchant_id
+        super().__init__(f"Merchant {merchant_id!r} has no programme yet: its first needs --points-per-unit.")
+
+
+class RetroactiveChangeError(LoyaltyError):
+    """The new version would apply to orders that have their points already."""
+
+    def __init__(self, *, merchant_id: str, valid_from: datetime, orders: int) -> None:
+        self.merchant_id = merchant_id
+        self.valid_from = valid_from
+        self.orders = orders
+        noun = "order that is" if orders == 1 else "orders that are"
+        super().__init__(
+            f"A version valid from {valid_from.isoformat()} would touch {orders} {noun} awarded already at merchant "
+            f"{merchant_id!r}: choose a later --valid-from, or say --retroactive to have them awarded again."
+        )
+
+
+class ProgramOutOfRangeError(LoyaltyError):
+    """The table refused a value; `rule` is its own words for what it takes."""
+
+    def __init__(self, *, rule: str) -> None:
+        self.rule = rule
+        super().__init__(f"A value of the programme is out of range: PostgreSQL expects {rule}.")

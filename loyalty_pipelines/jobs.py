@@ -1,0 +1,43 @@
+"""What can be started: by a sensor, by a schedule, or by a person in the launchpad."""
+
+import dagster as dg
+
+from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
+from loyalty_pipelines.assets.history import prune_history
+
+# A run that is older than this is dead, whatever its status says: run monitoring ends it, and the sensors stop
+# waiting for it.
+LIVE_MAX_RUNTIME_SECONDS = 15 * 60
+SWEEP_MAX_RUNTIME_SECONDS = 6 * 60 * 60
+
+award_points_job = dg.define_asset_job(
+    "award_points_job",
+    selection=dg.AssetSelection.assets(LIVE_AWARDS).without_checks(),
+    description="Awards the orders that wait in the inbox, of all merchants. Started by paid_orders_sensor.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
+sweep_points_job = dg.define_asset_job(
+    "sweep_points_job",
+    selection=dg.AssetSelection.assets(AWARDED_POINTS).without_checks(),
+    description="Compares every order of the chosen merchants with the ledger and awards what differs.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+award_checks_job = dg.define_asset_job(
+    "award_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(LIVE_AWARDS, AWARDED_POINTS),
+    description="Checks that orders have their points, once, and in time.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+
+@dg.job(
+    description="Removes old runs with their events, so that Dagster's database does not grow for ever.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+def prune_history_job() -> None:
+    prune_history()
+
+
+JOBS = [award_points_job, sweep_points_job, award_checks_job, prune_history_job]

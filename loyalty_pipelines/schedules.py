@@ -1,0 +1,39 @@
+"""What runs by the clock."""
+
+import dagster as dg
+
+from loyalty_pipelines.jobs import award_checks_job, prune_history_job, sweep_points_job
+from loyalty_pipelines.partitions import MERCHANTS
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dg.schedule(
+    job=sweep_points_job,
+    cron_schedule="5 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour, all merchants in one run: finds orders that no trigger and no poll brought.",
+)
+def sweep_schedule(context: dg.ScheduleEvaluationContext):
+    merchants = context.instance.get_dynamic_partitions(MERCHANTS.name)
+    if not merchants:
+        return dg.SkipReason("There are no merchants yet.")
+    return dg.RunRequest(tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]})
+
+
+award_checks_schedule = dg.ScheduleDefinition(
+    job=award_checks_job,
+    cron_schedule="25 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour, after the sweep: does every order have its points, once, and in time?",
+)
+
+prune_history_schedule = dg.ScheduleDefinition(
+    job=prune_history_job,
+    cron_schedule="15 4 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night: removes old runs with their events.",
+)
+
+SCHEDULES = [sweep_schedule, award_checks_schedule, prune_history_schedule]

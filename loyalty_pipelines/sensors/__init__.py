@@ -1,0 +1,1 @@
+"""One module per event. A sensor is a pure decision and a thin tick around it."""
