@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from loyalty_pipelines.db.drain import DrainOptions, drain
 from loyalty_pipelines.domain.awards import AwardReport
@@ -145,9 +145,22 @@ class Shop:
         return drain(self.engine, options=DrainOptions(**options), actor="test", run_id="test-run")
 
     def award(self, **options: Any) -> AwardReport:
-        """Drain the inbox, failing the test when a merchant fails."""
-        report = self.drain(**options)
+        """Drain the inbox, failing the test when a merchant fails or a statement was refused on the way.
+
+        Without the second, splitting a batch would hide an order that only fails beside others.
+        """
+        refused: list[str] = []
+
+        def note(context: Any) -> None:
+            refused.append(str(context.original_exception))
+
+        event.listen(self.engine, "handle_error", note)
+        try:
+            report = self.drain(**options)
+        finally:
+            event.remove(self.engine, "handle_error", note)
         assert report.failures == {}
+        assert refused == []
         return report
 
     def inbox(self, *, merchant: str = "m1") -> int:
@@ -227,6 +240,26 @@ class Shop:
             points=points,
         )
 
+    def expire(self, customer: str, *, merchant: str = "m1") -> None:
+        """Expire all points of an account, as the expiry job does."""
+        self.run(
+            """
+            WITH account AS (
+                UPDATE loyalty.accounts AS a SET balance = 0, next_seq = a.next_seq + 1, last_expiry_seq = a.next_seq
+                FROM (SELECT * FROM loyalty.accounts WHERE merchant_id = :merchant AND customer_id = :customer
+                      FOR NO KEY UPDATE) AS before
+                WHERE a.merchant_id = :merchant AND a.account_id = before.account_id
+                RETURNING a.account_id, before.next_seq AS seq, before.balance
+            )
+            INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before,
+                balance_after, reference_type, reference_id, reference_seq, actor, occurred_at)
+            SELECT :merchant, account_id, seq, 'expired', -balance, balance, 0, 'expiry',
+                gen_random_uuid()::text, 1, 'test', now() FROM account
+            """,
+            merchant=merchant,
+            customer=customer,
+        )
+
     def problems(self) -> list[str]:
         """Return every violation of the ledger's invariants in the whole database; a right ledger has none."""
         return [row.problem for row in self.rows(INVARIANTS)]
@@ -270,6 +303,11 @@ GROUP BY merchant_id, reference_id HAVING count(*) > 1
 UNION ALL
 SELECT format('order %s is deserved by %s accounts', order_id, count(*))
 FROM loyalty.order_points WHERE target_points > 0 GROUP BY merchant_id, order_id HAVING count(*) > 1
+UNION ALL
+SELECT format('account %s: last_expiry_seq is %s, last expired entry %s', account_id, a.last_expiry_seq, e.seq)
+FROM loyalty.accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM loyalty.ledger_entries
+    WHERE kind = 'expired' GROUP BY 1, 2) e USING (merchant_id, account_id)
+WHERE a.last_expiry_seq <> coalesce(e.seq, 0)
 UNION ALL
 SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s', merchant_id, b.entries, b.points, l.entries, l.points)
 FROM (SELECT merchant_id, sum(entries_written) AS entries, sum(points_changed) AS points

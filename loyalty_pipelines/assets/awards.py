@@ -63,7 +63,7 @@ def live_awards(context: dg.AssetExecutionContext, config: AwardConfig, ledger: 
 
     options = DrainOptions(batch_size=config.batch_size, connections=ledger.connections)
     with ledger.engine() as engine:
-        report = drain(engine, options=options, actor="live_awards", run_id=context.run_id)
+        report = drain(engine, options=options, actor="live_awards", run_id=context.run.run_id)
     _log_warnings(context, report)
     context.add_output_metadata(report_metadata(report))
     if report.failures:
@@ -106,7 +106,7 @@ def awarded_points(context: dg.AssetExecutionContext, config: SweepConfig, ledge
             paid_to=paid_to,
             is_dry_run=config.dry_run,
             batch_size=config.batch_size,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         ):
             if swept.failure:
                 failures[swept.merchant_id] = swept.failure

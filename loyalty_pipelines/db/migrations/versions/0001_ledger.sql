@@ -79,6 +79,7 @@ CREATE TABLE loyalty.accounts (
     held bigint NOT NULL DEFAULT 0,
     stamp_count integer NOT NULL DEFAULT 0,
     next_seq bigint NOT NULL DEFAULT 1,
+    last_expiry_seq bigint NOT NULL DEFAULT 0,
     is_active boolean NOT NULL DEFAULT true,
     is_debt_allowed boolean NOT NULL DEFAULT false,
     last_activity_at timestamptz,
@@ -97,6 +98,8 @@ CREATE TABLE loyalty.accounts (
 -- Every award updates the row in place: with a third of each page free, the update stays on its page (HOT).
 WITH (fillfactor = 70);
 COMMENT ON TABLE loyalty.accounts IS 'A customer in a merchant''s programme; balance is the sum of its ledger entries.';
+COMMENT ON COLUMN loyalty.accounts.last_expiry_seq IS
+'seq of the account''s last entry of kind "expired", 0 without one; written with it. What orders earned before it is gone.';
 
 CREATE TABLE loyalty.ledger_entries (
     merchant_id text COLLATE "C" NOT NULL,
@@ -384,6 +387,17 @@ AS $function$
         WHEN expiration_days > 0 THEN
             ((last_activity_at AT TIME ZONE timezone)::date + (expiration_days + 1))::timestamp AT TIME ZONE timezone
     END
+$function$;
+
+CREATE FUNCTION loyalty.is_timezone(name text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $function$
+BEGIN
+    -- One unknown name would make every award of its merchant fail. pg_timezone_names reads hundreds of files for it.
+    RETURN now() AT TIME ZONE name IS NOT NULL;
+EXCEPTION WHEN data_exception THEN
+    RETURN false;
+END
 $function$;
 
 CREATE FUNCTION loyalty.is_order_different(

@@ -14,7 +14,7 @@ SELECT DISTINCT ON (l.order_id)
     l.order_target_stamps,
     l.program_version,
     l.paid_at,
-    l.source_updated_at,
+    l.changed_at,
     false,
     0,
     0,

@@ -12,7 +12,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS award_lines (
     target_stamps integer NOT NULL,
     program_version integer,
     paid_at timestamptz,
-    source_updated_at timestamptz,
+    changed_at timestamptz,
     is_tracked boolean NOT NULL,
     in_force_points integer NOT NULL,
     waived_points integer NOT NULL,

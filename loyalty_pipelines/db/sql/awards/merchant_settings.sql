@@ -2,6 +2,7 @@
 SELECT
     m.currency,
     m.timezone,
+    loyalty.is_timezone(m.timezone) AS is_timezone_usable,
     coalesce(p.clawback = 'allow_negative', false) AS is_debt_allowed,
     p.points_expiration_days
 FROM (SELECT CAST(:merchant_id AS text) COLLATE "C" AS merchant_id) AS wanted

@@ -10,7 +10,7 @@ SELECT DISTINCT ON (l.order_id)
     l.order_customer_id,
     l.outcome,
     l.detail,
-    l.source_updated_at,
+    l.changed_at,
     :run_id
 FROM award_lines AS l
 WHERE l.outcome = ANY(:queue_outcomes)

@@ -9,7 +9,8 @@ WITH locked AS MATERIALIZED (
         a.customer_id,
         a.balance,
         a.held,
-        a.next_seq
+        a.next_seq,
+        a.last_expiry_seq
     FROM loyalty.accounts AS a
     WHERE
         a.merchant_id = :merchant_id
@@ -41,12 +42,12 @@ numbered AS (
         l.target_stamps,
         l.program_version,
         l.paid_at,
-        l.source_updated_at,
+        l.changed_at,
         l.is_tracked,
         l.in_force_points,
         l.stamps_in_force,
         l.last_reference_seq,
-        l.points_wanted,
+        wanted.points AS points_wanted,
         a.account_id,
         a.balance,
         a.next_seq,
@@ -55,20 +56,49 @@ numbered AS (
         OR l.target_points <> l.in_force_points - l.waived_points
         OR l.target_stamps <> l.stamps_in_force AS is_changed,
         l.target_stamps - l.stamps_in_force AS stamps,
-        sum(l.points_wanted) OVER in_order AS points_so_far,
+        sum(wanted.points) OVER in_order AS points_so_far,
         row_number() OVER in_order AS entry_number
     FROM award_lines AS l
     INNER JOIN locked AS a ON a.customer_id = l.customer_id
+    -- What an order had earned when the account's points last expired is gone: it can't be taken a second time. Read
+    -- only for debits of accounts that had an expiry; in force less waived less gone is what came since and is there.
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE
+                WHEN l.points_wanted < 0 AND a.last_expiry_seq > 0
+                    THEN greatest(
+                        l.points_wanted,
+                        least(
+                            0,
+                            CAST(
+                                (
+                                    SELECT coalesce(sum(e.points), 0)
+                                    FROM loyalty.ledger_entries AS e
+                                    WHERE
+                                        e.merchant_id = :merchant_id
+                                        AND e.reference_type = 'order'
+                                        AND e.reference_id = l.order_id
+                                        AND e.account_id = a.account_id
+                                        AND e.seq < a.last_expiry_seq
+                                ) AS integer
+                            ) + l.waived_points - l.in_force_points
+                        )
+                    )
+                ELSE l.points_wanted
+            END AS points
+    ) AS wanted
+    -- An order that was never awarded and is not paid has nothing to settle, whoever else is in the batch.
     WHERE
-        l.outcome IN ('earning', 'unpaid', 'no_programme')
+        l.outcome = 'earning'
+        OR (l.is_tracked AND l.outcome IN ('unpaid', 'no_programme'))
     WINDOW in_order AS (
         PARTITION BY a.account_id
         -- Credits before debits, so that as little as possible has to be waived; then those without an entry, which
         -- debits become once the account is empty. So the entries of an account are numbered without gaps.
         ORDER BY
             CASE
-                WHEN l.points_wanted = 0 AND l.target_stamps = l.stamps_in_force THEN 3
-                WHEN l.points_wanted >= 0 THEN 0
+                WHEN wanted.points = 0 AND l.target_stamps = l.stamps_in_force THEN 3
+                WHEN wanted.points >= 0 THEN 0
                 WHEN l.target_stamps <> l.stamps_in_force THEN 1
                 ELSE 2
             END,
@@ -127,7 +157,7 @@ entries AS (
         -- An order is earned when it is paid; later changes happened when the shop wrote them.
         CASE
             WHEN lines.last_reference_seq = 0 THEN lines.paid_at
-            ELSE least(coalesce(lines.source_updated_at, now()), now())
+            ELSE least(coalesce(lines.changed_at, now()), now())
         END
     FROM lines
     WHERE lines.points <> 0 OR lines.stamps <> 0
@@ -192,9 +222,9 @@ moved AS (
         is_debt_allowed = CAST(:is_debt_allowed AS boolean) OR a.balance + totals.points < a.held,
         last_activity_at = greatest(a.last_activity_at, totals.active_at),
         expires_at = CASE
-            WHEN totals.active_at > a.last_activity_at OR a.last_activity_at IS NULL
+            WHEN totals.active_at > a.last_activity_at OR (totals.active_at IS NOT NULL AND a.last_activity_at IS NULL)
                 THEN loyalty.expiry_instant(
-                    greatest(a.last_activity_at, totals.active_at),
+                    totals.active_at,
                     CAST(:expiration_days AS integer),
                     CAST(:timezone AS text)
                 )

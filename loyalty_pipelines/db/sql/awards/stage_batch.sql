@@ -28,7 +28,8 @@ verdicts AS (
         v.target_stamps,
         p.version,
         o.paid_at,
-        o.updated_at,
+        -- A refund changes an order, though perhaps not its row.
+        greatest(o.updated_at, refunds.refunded_at) AS changed_at,
         op.account_id,
         op.in_force_points,
         op.waived_points,
@@ -39,7 +40,9 @@ verdicts AS (
     FROM wanted AS w
     LEFT JOIN LATERAL loyalty_source.order_by_id(:merchant_id, w.order_id) AS o ON true
     LEFT JOIN LATERAL (
-        SELECT sum(r.amount) AS amount
+        SELECT
+            sum(r.amount) AS amount,
+            max(r.refunded_at) AS refunded_at
         FROM loyalty_source.refunds_of_order(:merchant_id, w.order_id) AS r
     ) AS refunds ON true
     LEFT JOIN loyalty.program_periods AS p
@@ -70,7 +73,7 @@ staged AS (
         line.target_stamps,
         verdicts.version,
         verdicts.paid_at,
-        verdicts.updated_at,
+        verdicts.changed_at,
         verdicts.account_id IS NOT NULL,
         coalesce(verdicts.in_force_points, 0),
         coalesce(verdicts.waived_points, 0),

@@ -1,0 +1,24 @@
+"""`loyalty init`."""
+
+import click
+
+from loyalty_pipelines.cli.base import database, database_name, json_option, print_json, say
+
+
+@click.command()
+@json_option
+def init(as_json: bool) -> None:
+    """Install the schema, or bring it up to date. Safe to repeat, and to run twice at once."""
+    with database(as_json=as_json) as engine:
+        from loyalty_pipelines.db.migrate import upgrade
+
+        done = upgrade(engine)
+    if as_json:
+        print_json(
+            {"database": database_name(), "before": done.before, "after": done.after, "changed": done.changed}
+        )
+    elif done.changed:
+        say(f"The schema 'loyalty' was brought from version {done.before or 'none'} to {done.after}.")
+        say("Next: 'loyalty status' says what is still to do.")
+    else:
+        say(f"The schema 'loyalty' is at version {done.after} already; nothing was changed.")

@@ -1,0 +1,70 @@
+"""The demo's shop: its merchants and orders, and what happens to them while the pipelines run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db import sample_shop, sources
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.errors import ConfigurationError
+
+MERCHANTS = load("demo/merchants")
+PROGRAMS = load("demo/programs")
+ORDERS = load("demo/orders")
+COUNT_ORDERS = load("demo/count_orders")
+LATE_PAYMENTS = load("demo/late_payments")
+CANCELLATIONS = load("demo/cancellations")
+REFUNDS = load("demo/refunds")
+SUMMARY = load("demo/summary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoMerchant:
+    """One row of the demo's closing table."""
+
+    merchant_id: str
+    timezone: str
+    currency: str
+    orders: int
+    paid_orders: int
+    accounts: int
+    points: int
+    waiting: int
+
+
+def prepare(conn: Connection, *, merchants: int) -> None:
+    """Create the sample shop with its merchants and programmes where they are missing.
+
+    Raises `ConfigurationError` when the database reads another shop: the demo would write orders nobody reads.
+    """
+    mapping = sources.current(conn)
+    if mapping is not None and mapping.yaml_text != sample_shop.mapping().yaml_text:
+        raise ConfigurationError(
+            "This database reads a shop of its own (see 'loyalty sources show'), and the demo would mix made-up "
+            "orders into it. Unset LOYALTY_DATABASE_URL, or set LOYALTY_HOME to an empty folder, and try again."
+        )
+    sample_shop.create(conn)
+    conn.execute(MERCHANTS, {"merchants": merchants})
+    conn.execute(PROGRAMS)
+
+
+def add_orders(conn: Connection, *, orders: int, merchants: int) -> int:
+    """Add `orders` orders of the first `merchants` merchants; return how many were added."""
+    first = 1 + conn.execute(COUNT_ORDERS).scalar_one()
+    return conn.execute(ORDERS, {"orders": orders, "merchants": merchants, "first": first}).rowcount
+
+
+def late_payments(conn: Connection, *, digit: int) -> int:
+    """Pay the pending orders whose number ends with `digit`; return how many."""
+    return conn.execute(LATE_PAYMENTS, {"digit": str(digit)}).rowcount
+
+
+def cancellations_and_refunds(conn: Connection) -> tuple[int, int]:
+    """Cancel and partly refund some paid orders; return how many of each."""
+    return conn.execute(CANCELLATIONS).rowcount, conn.execute(REFUNDS).rowcount
+
+
+def summary(conn: Connection) -> Sequence[DemoMerchant]:
+    """Return the closing table's rows."""
+    return [DemoMerchant(**{**row, "points": int(row["points"])}) for row in conn.execute(SUMMARY).mappings()]

@@ -1,0 +1,121 @@
+"""The demo: a shop with real traffic, awarded by the sensor and the job of a headless Dagster."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from loyalty_pipelines.db import demo
+from loyalty_pipelines.db.award_checks import waiting_orders
+from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.migrate import upgrade
+from loyalty_pipelines.domain.errors import LoyaltyError
+from loyalty_pipelines.processes import dagster_environment, dagster_running
+
+PATIENCE_SECONDS = 240
+
+
+class DemoStuckError(LoyaltyError):
+    """The daemon ended, or orders still wait after four minutes."""
+
+    def __init__(self, *, waiting: int, log: Path) -> None:
+        self.waiting = waiting
+        super().__init__(
+            f"{waiting} orders still wait after {PATIENCE_SECONDS} s, or Dagster's daemon ended: see {log}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo did; `checks` is name and result, times are in seconds."""
+
+    merchants: Sequence[demo.DemoMerchant]
+    checks: dict[str, bool]
+    orders_added: int
+    orders_paid_late: int
+    orders_cancelled: int
+    orders_refunded: int
+    backlog_seconds: float
+    late_seconds: float
+    total_seconds: float
+
+
+def run_demo(*, orders: int, merchants: int, say: Callable[[str], None]) -> DemoResult:
+    """Make the shop, start Dagster headless, let its sensor find the orders and its job award them, check, stop.
+
+    `say` gets a line per stage. Raises `DemoStuckError` when orders are left after four minutes.
+    """
+    started = time.monotonic()
+    environment = dagster_environment()
+    # Dagster reads its instance's settings from the environment, in this process too.
+    os.environ.update(environment)
+    engine = connect(environment["LOYALTY_DATABASE_URL"])
+    upgrade(engine)
+    with engine.begin() as conn:
+        demo.prepare(conn, merchants=merchants)
+        added = demo.add_orders(conn, orders=orders, merchants=merchants)
+    say(f"Made a shop with {merchants} merchants and added {added:,} orders to it.")
+    log = Path(environment["DAGSTER_HOME"]) / "demo.log"
+    say("Starting Dagster headless. Its sensor looks for paid orders every 5 seconds.")
+    with dagster_running("dagster-daemon", ["run"], environment=environment, log=log) as daemon:
+        backlog_seconds = _until_empty(engine, daemon, log)
+        say(f"The sensor found them and the job awarded them, {backlog_seconds:.1f} s after the daemon started.")
+        late, cancelled, refunded = _traffic(engine)
+        say(f"Meanwhile: {late:,} late payments, {cancelled:,} cancellations, {refunded:,} partial refunds.")
+        late_seconds = _until_empty(engine, daemon, log)
+        say(f"Points given, taken back and corrected {late_seconds:.1f} s later.")
+        checks = _run_checks()
+    with engine.connect() as conn:
+        rows = demo.summary(conn)
+    engine.dispose()
+    return DemoResult(
+        merchants=rows,
+        checks=checks,
+        orders_added=added,
+        orders_paid_late=late,
+        orders_cancelled=cancelled,
+        orders_refunded=refunded,
+        backlog_seconds=backlog_seconds,
+        late_seconds=late_seconds,
+        total_seconds=time.monotonic() - started,
+    )
+
+
+def _traffic(engine: Engine) -> tuple[int, int, int]:
+    """Let payments come in late, slice by slice, then cancel and refund some."""
+    late = 0
+    for digit in range(10):
+        with engine.begin() as conn:
+            late += demo.late_payments(conn, digit=digit)
+    with engine.begin() as conn:
+        cancelled, refunded = demo.cancellations_and_refunds(conn)
+    return late, cancelled, refunded
+
+
+def _until_empty(engine: Engine, daemon: subprocess.Popen[bytes], log: Path) -> float:
+    """Wait until nothing waits in the inbox; return the seconds that took."""
+    started = time.monotonic()
+    while True:
+        with engine.connect() as conn:
+            waiting = sum(found.orders for found in waiting_orders(conn))
+        seconds = time.monotonic() - started
+        if not waiting:
+            return seconds
+        if seconds > PATIENCE_SECONDS or daemon.poll() is not None:
+            raise DemoStuckError(waiting=waiting, log=log)
+        time.sleep(0.2)
+
+
+def _run_checks() -> dict[str, bool]:
+    """Run the award checks as a run of the same instance, so that the UI shows them; return name and result."""
+    import dagster as dg
+
+    from loyalty_pipelines.definitions import defs
+
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def("award_checks_job").execute_in_process(instance=instance)
+        return {found.check_name: found.passed for found in result.get_asset_check_evaluations()}

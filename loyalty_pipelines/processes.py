@@ -1,0 +1,138 @@
+"""Dagster's own processes on this machine: their environment, their start and their end."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from loyalty_pipelines import embedded
+from loyalty_pipelines.domain.errors import ConfigurationError
+
+DEFINITIONS = ("-m", "loyalty_pipelines.definitions")
+STOP_SECONDS = 20
+
+
+class AlreadyRunningError(ConfigurationError):
+    """Another `loyalty up` or `loyalty demo` runs Dagster on the same DAGSTER_HOME."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            f"Dagster is running on {home} already, started by another 'loyalty up' or 'loyalty demo': two daemons "
+            "would start every run twice. Use that one, or end it with Ctrl-C first."
+        )
+
+
+def dagster_environment() -> dict[str, str]:
+    """Return what Dagster's processes need: both databases (started if none are set) and DAGSTER_HOME.
+
+    DAGSTER_HOME is used as it is set; otherwise it is `$LOYALTY_HOME/dagster` with this release's dagster.yaml.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        folder = embedded.home() / "dagster"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_instance_file(), folder / "dagster.yaml")
+        home = str(folder)
+    return {
+        "LOYALTY_DATABASE_URL": embedded.loyalty_url(),
+        "DAGSTER_POSTGRES_URL": embedded.dagster_url(),
+        "DAGSTER_HOME": home,
+    }
+
+
+def _instance_file() -> Path:
+    """Return dagster.yaml: beside the package in a clone, inside it when installed as a wheel."""
+    package = Path(__file__).parent
+    for candidate in (package / "dagster.yaml", package.parent / "dagster.yaml"):
+        if candidate.exists():
+            return candidate
+    raise ConfigurationError(
+        f"Found no dagster.yaml in {package} or beside it: reinstall loyalty-pipelines, or set DAGSTER_HOME to a "
+        "folder with a dagster.yaml of your own."
+    )
+
+
+@contextmanager
+def dagster_running(
+    script: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """One of Dagster's scripts as a child process, its output in `log` (None: on this terminal), until the end.
+
+    One at a time per DAGSTER_HOME: raises `AlreadyRunningError` otherwise. What an earlier start left behind when it
+    was killed is ended first.
+    """
+    home = Path(environment["DAGSTER_HOME"])
+    with _only_one(home) as pid_file:
+        _end_leftover(pid_file, home)
+        output = log.open("ab") if log else None
+        try:
+            process = subprocess.Popen(
+                [str(Path(sys.executable).with_name(script)), *arguments, *DEFINITIONS],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+                # A group of its own: Ctrl-C reaches this process, which then ends the group in order.
+                start_new_session=True,
+            )
+            pid_file.write_text(str(process.pid))
+            try:
+                yield process
+            finally:
+                _stop(process)
+                pid_file.write_text("")
+        finally:
+            if output:
+                output.close()
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[Path]:
+    """Hold the lock of this DAGSTER_HOME; the kernel drops it with the process, however that ends."""
+    with (home / "loyalty-up.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunningError(home) from error
+        yield home / "loyalty-up.pid"
+
+
+def _end_leftover(pid_file: Path, home: Path) -> None:
+    """End the Dagster processes of a start whose own process was killed; nothing else with that number."""
+    text = pid_file.read_text().strip() if pid_file.exists() else ""
+    if not text:
+        return
+    for process in psutil.process_iter():
+        try:
+            is_ours = os.getpgid(process.pid) == int(text) and process.environ().get("DAGSTER_HOME") == str(home)
+        except (psutil.Error, ProcessLookupError):
+            continue
+        if is_ours:
+            process.kill()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end its children and itself; after 20 s end the whole group."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+    # Code servers that outlive their parent hold connections to a database that is about to stop.
+    _signal_group(process, signal.SIGTERM)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
