@@ -15,7 +15,7 @@ import psutil
 from loyalty_pipelines import embedded
 from loyalty_pipelines.domain.errors import ConfigurationError
 
-DEFINITIONS = ("-m", "loyalty_pipelines.definitions")
+DEFINITIONS = "loyalty_pipelines.definitions"
 STOP_SECONDS = 20
 
 
@@ -61,7 +61,12 @@ def _instance_file() -> Path:
 
 @contextmanager
 def dagster_running(
-    script: str, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path | None
+    script: str,
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path | None,
+    definitions: str = DEFINITIONS,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """One of Dagster's scripts as a child process, its output in `log` (None: on this terminal), until the end.
 
@@ -74,7 +79,7 @@ def dagster_running(
         output = log.open("ab") if log else None
         try:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name(script)), *arguments, *DEFINITIONS],
+                [str(Path(sys.executable).with_name(script)), *arguments, "-m", definitions],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

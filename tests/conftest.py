@@ -22,13 +22,13 @@ TEMPLATE = "loyalty_template"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[EmbeddedServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> EmbeddedServer:
     """The test session's PostgreSQL, shared by all xdist workers; it ends with the last of them."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     started = start_server(shared / "pg", settings=FAST_SETTINGS)
     _make_template(started, shared)
-    yield started
+    return started
 
 
 def _make_template(server: EmbeddedServer, shared: Path) -> None:

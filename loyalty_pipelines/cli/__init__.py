@@ -19,9 +19,7 @@ from loyalty_pipelines.cli.status import status
 
 @click.group(cls=LoyaltyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option(
-    "--quiet", is_flag=True, help="Say only what was asked for: no progress, no name of the database."
-)
+@click.option("--quiet", is_flag=True, help="Say only what was asked for: no progress, no name of the database.")
 @click.version_option(package_name="loyalty-pipelines")
 @click.pass_context
 def main(context: click.Context, debug: bool, quiet: bool) -> None:

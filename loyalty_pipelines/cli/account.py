@@ -4,16 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loyalty_pipelines.cli.base import (
-    TEXT,
-    database,
-    json_option,
-    print_json,
-    print_table,
-    require_ready,
-    say,
-    shown,
-)
+from loyalty_pipelines.cli.base import database, json_option, require_ready
+from loyalty_pipelines.cli.option_types import TEXT
+from loyalty_pipelines.cli.output import print_json, print_table, say, shown
 from loyalty_pipelines.domain.accounts import AccountNotFoundError
 
 if TYPE_CHECKING:
@@ -70,9 +63,7 @@ def show(merchant: str, customer: str, limit: int, as_json: bool) -> None:
     if found.entries > len(entries):
         say(f"The newest {len(entries)} of {found.entries:,} entries; --limit shows more.")
     for item in items:
-        say(
-            f"Queued since {shown(item.created_at)}: order {item.order_id}, {item.reason} ({item.detail or '-'})"
-        )
+        say(f"Queued since {shown(item.created_at)}: order {item.order_id}, {item.reason} ({item.detail or '-'})")
 
 
 def _print_account(found: "Account") -> None:

@@ -3,23 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from loyalty_pipelines.cli.base import (
-    TEXT,
-    console,
-    database,
-    is_quiet,
-    is_terminal,
-    json_option,
-    print_json,
-    print_table,
-    require_ready,
-    say,
-)
+from loyalty_pipelines.cli.base import database, is_quiet, json_option, require_ready
 from loyalty_pipelines.cli.errors import first_line
+from loyalty_pipelines.cli.option_types import TEXT
+from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, print_table, say
 from loyalty_pipelines.cli.programs import current_user
 from loyalty_pipelines.domain.awards import AwardReport, Batch, DifferenceCount, MerchantAwards
 
@@ -38,13 +29,9 @@ class Sweep:
 
 
 @click.command()
-@click.option(
-    "--merchant", "merchants", type=TEXT, multiple=True, help="Only this merchant; may be repeated."
-)
+@click.option("--merchant", "merchants", type=TEXT, multiple=True, help="Only this merchant; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Work everything out and write nothing.")
-@click.option(
-    "--sweep", is_flag=True, help="First compare every order with the ledger, also those nobody noted."
-)
+@click.option("--sweep", is_flag=True, help="First compare every order with the ledger, also those nobody noted.")
 @click.option("--batch-size", type=click.IntRange(1, 100_000), default=10_000, show_default=True,
               help="Orders in one transaction.")  # fmt: skip
 @json_option
@@ -119,9 +106,7 @@ def differing(count: DifferenceCount) -> int:
 
 
 @contextmanager
-def _progress(
-    engine: "Engine", merchants: Sequence[str], *, as_json: bool
-) -> Iterator[Callable[[Batch], None] | None]:
+def _progress(engine: "Engine", merchants: Sequence[str], *, as_json: bool) -> Iterator[Callable[[Batch], None] | None]:
     from loyalty_pipelines.db.engine import reading
     from loyalty_pipelines.db.status import count_waiting
 
@@ -169,7 +154,8 @@ def _print_differences(swept: Sweep, *, as_json: bool) -> None:
                 ],
                 numbers=("orders to award", "points", "to take back", "points back", "to queue"),
             )
-        say(f"{sum(differing(one) for _, one in rows)} orders differ from the ledger. Nothing was written.")
+        total = sum(differing(one) for _, one in rows)
+        say(f"Different from the ledger: {counted(total, 'order')}. Nothing was written.")
         _print_failures(swept.failures)
     if swept.failures or any(one.orders_undecided for one in swept.merchants.values()):
         click.get_current_context().exit(1)
@@ -190,7 +176,7 @@ def _print_report(report: AwardReport, swept: Sweep | None, *, as_json: bool) ->
         return
     if swept:
         found = sum(differing(one) for one in swept.merchants.values())
-        say(f"Swept {len(swept.merchants)} merchants: {found} orders differed from the ledger.")
+        say(f"Swept {counted(len(swept.merchants), 'merchant')}: {counted(found, 'order')} differed from the ledger.")
     rows = [_row(report.merchants[name]) for name in sorted(report.merchants)]
     total = _total(report)
     if rows:
@@ -199,7 +185,7 @@ def _print_report(report: AwardReport, swept: Sweep | None, *, as_json: bool) ->
         say("No orders wait.")
     else:
         say(
-            f"{total.orders_changed:,} orders changed balances by {total.points_changed:,} points."
+            f"{counted(total.orders_changed, 'order')} changed balances by {total.points_changed:,} points."
             + (" It was a dry run: nothing was written." if report.is_dry_run else "")
         )
     for name in sorted(report.merchants):
@@ -208,8 +194,8 @@ def _print_report(report: AwardReport, swept: Sweep | None, *, as_json: bool) ->
     _print_failures(failures)
     if total.orders_queued:
         click.echo(
-            f"{total.orders_queued} orders could not be decided and wait in loyalty.reconciliation_queue: 'loyalty "
-            "status' counts their reasons.",
+            f"{counted(total.orders_queued, 'order')} could not be decided, now in loyalty.reconciliation_queue: "
+            "'loyalty status' counts the reasons.",
             err=True,
         )
 
@@ -229,7 +215,8 @@ def _total(report: AwardReport) -> MerchantAwards:
         "orders_queued",
     )
     names += ("orders_skipped", "orders_missing", "entries_written", "points_changed", "seconds")
-    return MerchantAwards(merchant_id="all", **{name: report.total(name) for name in names})
+    sums: dict[str, Any] = {name: report.total(name) for name in names}
+    return MerchantAwards(merchant_id="all", **sums)
 
 
 def _as_plain(awards: MerchantAwards) -> dict[str, object]:

@@ -53,7 +53,9 @@ def _database_text(error: BaseException, database: str | None) -> str:
         return f"The database user may not do this: {text}. Connect as the owner, or as a member of loyalty_pipeline."
     if code == LOCK_NOT_AVAILABLE:
         return f"Another transaction is in the way: {text}. Nothing was changed; try again when it has ended."
-    return f"The database refused: {text} (SQLSTATE {code}). Nothing was changed by the refused step; --debug shows more."
+    return (
+        f"The database refused: {text} (SQLSTATE {code}). Nothing was changed by the refused step; --debug shows more."
+    )
 
 
 def first_line(error: BaseException) -> str:

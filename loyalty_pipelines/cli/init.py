@@ -2,7 +2,8 @@
 
 import click
 
-from loyalty_pipelines.cli.base import database, database_name, json_option, print_json, say
+from loyalty_pipelines.cli.base import database, database_name, json_option
+from loyalty_pipelines.cli.output import print_json, say
 
 
 @click.command()
@@ -14,9 +15,7 @@ def init(as_json: bool) -> None:
 
         done = upgrade(engine)
     if as_json:
-        print_json(
-            {"database": database_name(), "before": done.before, "after": done.after, "changed": done.changed}
-        )
+        print_json({"database": database_name(), "before": done.before, "after": done.after, "changed": done.changed})
     elif done.changed:
         say(f"The schema 'loyalty' was brought from version {done.before or 'none'} to {done.after}.")
         say("Next: 'loyalty status' says what is still to do.")

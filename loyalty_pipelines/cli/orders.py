@@ -11,22 +11,10 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from loyalty_pipelines.cli.base import (
-    NUMBER,
-    TEXT,
-    Currency,
-    Zone,
-    console,
-    database,
-    is_quiet,
-    is_terminal,
-    json_option,
-    print_json,
-    require_ready,
-    say,
-    shown,
-)
+from loyalty_pipelines.cli.base import database, is_quiet, json_option, require_ready
+from loyalty_pipelines.cli.option_types import NUMBER, TEXT, Currency, Zone
 from loyalty_pipelines.cli.order_file import OrderFile
+from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, say, shown
 from loyalty_pipelines.cli.programs import current_user
 from loyalty_pipelines.domain.order_files import (
     COLUMN_GUESSES,
@@ -39,6 +27,15 @@ from loyalty_pipelines.domain.order_files import (
 )
 from loyalty_pipelines.domain.programs import ProgramOutOfRangeError
 
+COLUMN_WORDS = {
+    "order": "order's id",
+    "customer": "customer's id, empty for guests",
+    "amount": "amount paid, before refunds",
+    "status": "status",
+    "paid_at": "time of payment",
+    "currency": "currency",
+    "refunded": "refunded amount",
+}
 LINES_BETWEEN_UPDATES = 2000
 
 
@@ -48,6 +45,7 @@ class StatusMap(click.ParamType):
     name = "status map"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        """Return the pairs, the words in small letters."""
         if isinstance(value, dict):
             return value
         found = {}
@@ -60,12 +58,12 @@ class StatusMap(click.ParamType):
 
 
 def _column_options(command: Callable[..., None]) -> Callable[..., None]:
-    for what, guesses in reversed(COLUMN_GUESSES.items()):
+    for what, guesses in reversed(list(COLUMN_GUESSES.items())):
         option = click.option(
             f"--{what.replace('_', '-')}-column",
             f"{what}_column",
             metavar="NAME",
-            help=f"Column of the {what.replace('_', ' ')} (guessed: {', '.join(guesses)}).",
+            help=f"Column of the {COLUMN_WORDS[what]} (guessed: {', '.join(guesses)}).",
         )
         command = option(command)
     return command
@@ -78,25 +76,17 @@ def orders() -> None:
 
 @orders.command("import")
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--merchant", type=TEXT, required=True, help="The merchant in the sample shop that gets the orders."
-)
-@click.option(
-    "--create-merchant/--no-create-merchant", default=True, help="Make the merchant if missing (yes)."
-)
+@click.option("--merchant", type=TEXT, required=True, help="The merchant in the sample shop that gets the orders.")
+@click.option("--create-merchant/--no-create-merchant", default=True, help="Make the merchant if missing (yes).")
 @click.option("--currency", type=Currency(), help="Of lines without one, and of a new merchant.")
-@click.option(
-    "--timezone", type=Zone(), help="Of times without one, and of a new merchant (the merchant's, or UTC)."
-)
+@click.option("--timezone", type=Zone(), help="Of times without one, and of a new merchant (the merchant's, or UTC).")
 @click.option("--points-per-unit", type=NUMBER, help="Also give the merchant a programme if it has none.")
 @_column_options
-@click.option(
-    "--status", type=click.Choice(ORDER_STATUSES), help="Of all orders, where the file has no status."
-)
+@click.option("--status", type=click.Choice(ORDER_STATUSES), help="Of all orders, where the file has no status.")
 @click.option("--status-map", "status_maps", type=StatusMap(), multiple=True, metavar="WORD=STATUS,...",
               help="What the file's words mean; common ones are known.")  # fmt: skip
 @json_option
-def import_(
+def import_(  # noqa: PLR0913, PLR0917 - one per option
     path: Path,
     merchant: str,
     create_merchant: bool,
@@ -161,9 +151,7 @@ def _format(
             count=len(problems),
             advice="name its columns, or correct its first line.",
         )
-    return OrderFormat(
-        columns=columns, statuses=statuses, timezone=ZoneInfo(zone), currency=currency, status=status
-    )
+    return OrderFormat(columns=columns, statuses=statuses, timezone=ZoneInfo(zone), currency=currency, status=status)
 
 
 @contextmanager
@@ -188,14 +176,14 @@ def _progress(file: OrderFile, *, as_json: bool) -> Iterator[Callable[[], None] 
 def _print(report: ImportReport, path: Path, *, is_program_wanted: bool) -> None:
     merchant = report.merchant_id
     new = "new merchant" if report.is_merchant_new else "merchant"
-    say(f"{path}: {report.lines:,} orders for {new} {merchant} ({report.currency}, {report.timezone})")
+    say(f"{path}: {counted(report.lines, 'order')} for {new} {merchant} ({report.currency}, {report.timezone})")
     for what, name in report.columns.items():
-        say(f"  {what.replace('_', ' '):<10}from column {name}")
+        say(f"  {what.replace('_', ' '):<10}is column {name}")
     for (word, status), lines in sorted(report.statuses.items(), key=lambda one: -one[1]):
         say(f"  status    {word} is {status}: {lines:,}")
     say(
         f"{report.orders_new:,} new, {report.orders_changed:,} changed, {report.orders_unchanged:,} as they were; "
-        f"{report.customers_new:,} new customers, {report.refunds_changed:,} refunds changed."
+        f"{counted(report.customers_new, 'new customer')}, {counted(report.refunds_changed, 'changed refund')}."
     )
     if report.first_paid_at:
         say(f"Paid between {shown(report.first_paid_at)} and {shown(report.last_paid_at)}.")

@@ -6,20 +6,9 @@ from typing import Any
 
 import click
 
-from loyalty_pipelines.cli.base import (
-    INSTANT,
-    NUMBER,
-    TEXT,
-    WholeOrWord,
-    database,
-    json_option,
-    plain,
-    print_json,
-    print_table,
-    require_ready,
-    say,
-    shown,
-)
+from loyalty_pipelines.cli.base import database, json_option, require_ready
+from loyalty_pipelines.cli.option_types import INSTANT, NUMBER, TEXT, WholeOrWord
+from loyalty_pipelines.cli.output import plain, print_json, print_table, say, shown
 from loyalty_pipelines.domain.programs import (
     FirstVersionError,
     ProgramOutOfRangeError,
@@ -58,14 +47,10 @@ def current_user() -> str:
 @click.option("--points-per-unit", type=NUMBER, help="Points for each unit of the merchant's currency.")
 @click.option("--unit-amount", type=NUMBER, help="How much money a unit is (1).")
 @click.option("--multiplier", type=NUMBER, help="Multiplies the points, before rounding (1).")
-@click.option(
-    "--rounding", type=click.Choice(["floor", "half_up", "ceil"]), help="How points are rounded (floor)."
-)
+@click.option("--rounding", type=click.Choice(["floor", "half_up", "ceil"]), help="How points are rounded (floor).")
 @click.option("--expiration-days", "points_expiration_days", type=_Given("never"), default=NOT_GIVEN,
-              metavar="N|never", show_default=False, help="Days without activity after which points expire (never).")  # fmt: skip
-@click.option(
-    "--point-value", "point_value_amount", type=NUMBER, help="Money that a redeemed point is worth (0)."
-)
+              metavar="N|never", show_default=False, help="Idle days after which points expire (never).")  # fmt: skip
+@click.option("--point-value", "point_value_amount", type=NUMBER, help="Money that a redeemed point is worth (0).")
 @click.option("--stamps-per-order", type=click.IntRange(min=0), help="Stamps that an order earns (0).")
 @click.option("--stamp-min-amount", type=NUMBER, help="Least net amount that earns stamps (0).")
 @click.option("--stamp-target", type=_Given("none"), default=NOT_GIVEN, show_default=False,
@@ -116,9 +101,7 @@ def set_(
     if as_json:
         print_json({**as_plain(version), "orders_touched": change.orders_touched})
         return
-    say(
-        f"Version {version.version} of the programme of {merchant} is valid from {shown(version.valid_from)}:"
-    )
+    say(f"Version {version.version} of the programme of {merchant} is valid from {shown(version.valid_from)}:")
     _print_rules(version)
     if change.orders_touched:
         say(f"It applies to {change.orders_touched} orders that are awarded already.")
@@ -158,9 +141,7 @@ def list_(merchant: str | None, as_json: bool) -> None:
     elif rows:
         print_table(TABLE_COLUMNS, [_row(name, version) for name, version in rows], numbers=("version",))
     elif merchant:
-        say(
-            f"{merchant} has no programme; give it one with 'loyalty programs set {merchant} --points-per-unit 1'."
-        )
+        say(f"{merchant} has no programme; give it one with 'loyalty programs set {merchant} --points-per-unit 1'.")
     else:
         say("The shop has no merchants; look at 'merchants' in the source mapping.")
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loyalty_pipelines.cli.base import database, json_option, print_json, require_ready, say
+from loyalty_pipelines.cli.base import database, json_option, require_ready
+from loyalty_pipelines.cli.output import print_json, say
 from loyalty_pipelines.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -143,9 +144,7 @@ def withdraw(as_json: bool) -> None:
     if as_json:
         print_json({"withdrawn": True})
     else:
-        say(
-            "The views are empty and the triggers are gone. Put them back with 'loyalty sources apply --file F'."
-        )
+        say("The views are empty and the triggers are gone. Put them back with 'loyalty sources apply --file F'.")
 
 
 def _parse(path: Path) -> "SourceMapping":

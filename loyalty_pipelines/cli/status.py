@@ -4,17 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loyalty_pipelines.cli.base import (
-    database,
-    database_name,
-    json_option,
-    print_json,
-    print_table,
-    say,
-    shown,
-)
+from loyalty_pipelines.cli.base import database, database_name, json_option
 from loyalty_pipelines.cli.errors import first_line
-from loyalty_pipelines.domain.status import Stage, Status
+from loyalty_pipelines.cli.output import counted, print_json, print_table, say, shown
+from loyalty_pipelines.domain.status import Stage, Status, TriggerState
 
 if TYPE_CHECKING:
     from loyalty_pipelines.domain.status import MappingStatus
@@ -46,10 +39,10 @@ def _read(*, as_json: bool) -> Status:
         if not is_connection_loss(error):
             raise
         text = first_line(error.orig or error)
-        advice = f"The database can't be reached ({text}): start the server, or set LOYALTY_DATABASE_URL to one that runs."
-        return Status(
-            database=database_name(), stage=Stage.UNREACHABLE, advice=advice, error=text, findings=(advice,)
+        advice = (
+            f"The database can't be reached ({text}): start the server, or set LOYALTY_DATABASE_URL to one that runs."
         )
+        return Status(database=database_name(), stage=Stage.UNREACHABLE, advice=advice, error=text, findings=(advice,))
 
 
 def _print(found: Status) -> None:
@@ -81,20 +74,24 @@ def _print_mapping(mapping: "MappingStatus") -> None:
         "source",
         f"{mapping.orders_relation or '-'}, applied {shown(mapping.applied_at)} by {mapping.applied_by}",
     )
-    states = ", ".join(f"{one.trigger} {one.state}" for one in mapping.triggers)
-    _line("capture", f"{mapping.capture or '-'}{f' ({states})' if states else ''}")
+    enabled = sum(one.state is TriggerState.ENABLED for one in mapping.triggers)
+    of_triggers = f", {enabled} of {counted(len(mapping.triggers), 'trigger')} enabled" if mapping.triggers else ""
+    _line("capture", f"{mapping.capture or '-'}{of_triggers}")
 
 
 def _print_work(found: Status) -> None:
     last = found.last_batch
     _line(
         "last batch",
-        f"{shown(last.age)} ago by {last.actor}: {last.orders_changed:,} orders of {last.merchant_id}, "
+        f"{shown(last.age)} ago by {last.actor}: {counted(last.orders_changed, 'order')} of {last.merchant_id}, "
         f"{last.points_changed:+,} points"
         if last
         else "none yet",
     )
-    _line("waiting", f"{found.waiting_orders:,} orders of {found.waiting_merchants} merchants")
+    _line(
+        "waiting",
+        f"{counted(found.waiting_orders, 'order')} of {counted(found.waiting_merchants, 'merchant')}",
+    )
     if found.waiting:
         print_table(
             ("merchant", "orders", "oldest for"),

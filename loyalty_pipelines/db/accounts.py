@@ -13,7 +13,7 @@ OPEN_ITEMS = load("accounts/open_items")
 def find_account(conn: Connection, merchant_id: str, customer_id: str) -> Account | None:
     """Return the customer's account at the merchant; None when there is none."""
     row = conn.execute(ACCOUNT, {"merchant_id": merchant_id, "customer_id": customer_id}).one_or_none()
-    return row and Account(**row._mapping)
+    return None if row is None else Account(**row._mapping)
 
 
 def newest_entries(conn: Connection, account: Account, *, limit: int) -> list[LedgerEntry]:

@@ -6,12 +6,12 @@ from sqlalchemy import Connection, Row
 
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.awards import (
-    END_OF_INBOX,
+    DATABASE_ERROR,
     QUEUE_OUTCOMES,
     SETTLED_OUTCOMES,
     SKIPPED_OUTCOMES,
     Batch,
-    BatchDoesNotAddUp,
+    BatchDoesNotAddUpError,
     InboxPosition,
     MerchantSettings,
 )
@@ -22,6 +22,8 @@ MERCHANT_SETTINGS = load("awards/merchant_settings")
 CREATE_LINES = load("awards/create_lines")
 BATCH_END = load("awards/batch_end")
 STAGE_BATCH = load("awards/stage_batch")
+PLAN_BY_KEY = load("awards/plan_by_key")
+PLAN_FREELY = load("awards/plan_freely")
 COUNT_LINES = load("awards/count_lines")
 ADD_MOVED_LINES = load("awards/add_moved_lines")
 RENUMBER_MOVED_LINES = load("awards/renumber_moved_lines")
@@ -41,7 +43,7 @@ def pending_merchants(conn: Connection) -> list[str]:
 def merchant_settings(conn: Connection, merchant_id: str) -> MerchantSettings:
     """Return what awarding needs to know of a merchant, also of one that the shop no longer lists."""
     row = conn.execute(MERCHANT_SETTINGS, {"merchant_id": merchant_id}).one()
-    is_known = _is_timezone(row.timezone)
+    is_known = row.is_timezone_usable and _is_timezone(row.timezone)
     return MerchantSettings(
         currency=row.currency,
         timezone=row.timezone if is_known else "UTC",
@@ -52,6 +54,7 @@ def merchant_settings(conn: Connection, merchant_id: str) -> MerchantSettings:
 
 
 def _is_timezone(name: str | None) -> bool:
+    """Whether it is an IANA name: PostgreSQL also knows "UTC+3", and means three hours west by it."""
     try:
         return bool(name) and bool(ZoneInfo(str(name)))
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -67,14 +70,20 @@ def award_batch(
     settings: MerchantSettings,
     actor: str,
     run_id: str | None,
+    is_careful: bool = False,
 ) -> Batch:
     """Award the next `batch_size` inbox rows of a merchant; the caller commits, or rolls back for a dry run.
 
     Does the same thing again without effect: rows are claimed once, and an order that has its points gets none.
-    Raises `BatchDoesNotAddUp` when what was written does not tie up; the caller must roll back then.
+    With `is_careful` no other order of the shop is evaluated on the way, so that one which raises is found.
+    Raises `BatchDoesNotAddUpError` when what was written does not tie up; the caller must roll back then.
     """
     conn.execute(CREATE_LINES)
+    if is_careful:
+        conn.execute(PLAN_BY_KEY)
     end = _claim(conn, merchant_id, after=after, batch_size=batch_size, currency=settings.currency)
+    if is_careful:
+        conn.execute(PLAN_FREELY)
     counted = {row.outcome: row for row in conn.execute(COUNT_LINES)}
     has_moved = any(row.former_lines for row in counted.values())
     if has_moved:
@@ -95,7 +104,7 @@ def award_batch(
 
 
 class _Claimed:
-    """What staging claimed: the end of the batch (None: the rest of the inbox), and how much."""
+    """What staging claimed: the end of the batch (None: the inbox is read to its end), and how much."""
 
     def __init__(self, end: InboxPosition | None, rows: int, orders: int) -> None:
         self.end = end
@@ -107,7 +116,7 @@ def _claim(
     conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int, currency: str | None
 ) -> _Claimed:
     end = batch_end(conn, merchant_id, after=after, batch_size=batch_size)
-    upto = end or END_OF_INBOX
+    upto = end or after
     row = conn.execute(
         STAGE_BATCH,
         {
@@ -119,13 +128,17 @@ def _claim(
             "currency": currency,
         },
     ).one()
-    return _Claimed(end, row.rows_claimed, row.orders_claimed)
+    return _Claimed(_next_position(end), row.rows_claimed, row.orders_claimed)
+
+
+def _next_position(end: InboxPosition | None) -> InboxPosition | None:
+    return None if end is None or end.is_last else end
 
 
 def batch_end(
     conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int
 ) -> InboxPosition | None:
-    """Return the position of the `batch_size`-th waiting row after `after`; None when fewer are left."""
+    """Return the position of the `batch_size`-th waiting row after `after`, or of the last; None if none waits."""
     row = conn.execute(
         BATCH_END,
         {
@@ -135,7 +148,7 @@ def batch_end(
             "batch_size": batch_size,
         },
     ).one_or_none()
-    return row and InboxPosition(customer_id=row.customer_id, inbox_id=row.inbox_id)
+    return row and InboxPosition(**row._mapping)
 
 
 def _settle(
@@ -187,7 +200,7 @@ def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settle
         int(settled.points_in_balances),
     )
     if batch.orders_unchanged < 0:
-        raise BatchDoesNotAddUp(
+        raise BatchDoesNotAddUpError(
             merchant_id=merchant_id,
             what="more orders changed than could",
             left=settled.orders_changed,
@@ -198,7 +211,7 @@ def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settle
 
 def _assert_equal(merchant_id: str, what: str, left: int, right: int) -> None:
     if left != right:
-        raise BatchDoesNotAddUp(merchant_id=merchant_id, what=what, left=left, right=right)
+        raise BatchDoesNotAddUpError(merchant_id=merchant_id, what=what, left=left, right=right)
 
 
 def _log(conn: Connection, batch: Batch, *, actor: str, run_id: str | None) -> None:
@@ -233,13 +246,13 @@ def quarantine(
     merchant_id: str,
     *,
     after: InboxPosition,
-    upto: InboxPosition | None,
+    upto: InboxPosition,
     detail: str,
+    actor: str,
     run_id: str | None,
-) -> None:
-    """Move the inbox rows between two positions, which PostgreSQL refuses to process, to the queue."""
-    upto = upto or END_OF_INBOX
-    conn.execute(
+) -> Batch:
+    """Move the order between two positions, which PostgreSQL refuses to process, to the queue: a batch of its own."""
+    moved = conn.execute(
         QUARANTINE_ORDER,
         {
             "merchant_id": merchant_id,
@@ -250,4 +263,20 @@ def quarantine(
             "detail": detail,
             "run_id": run_id,
         },
+    ).one()
+    batch = Batch(
+        merchant_id=merchant_id,
+        rows_claimed=moved.rows_claimed,
+        rows_repeated=moved.rows_claimed - moved.orders_queued,
+        orders_changed=0,
+        orders_unchanged=0,
+        orders_queued=moved.orders_queued,
+        orders_skipped=0,
+        orders_missing=0,
+        entries_written=0,
+        points_changed=0,
+        outcomes={DATABASE_ERROR: moved.orders_queued},
+        end=_next_position(upto),
     )
+    _log(conn, batch, actor=actor, run_id=run_id)
+    return batch

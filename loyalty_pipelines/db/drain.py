@@ -7,22 +7,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import awards
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.domain.awards import (
+    DATABASE_ERROR,
     AwardReport,
     Batch,
+    BatchDoesNotAddUpError,
     InboxPosition,
     MerchantAwards,
+    MerchantSettings,
 )
 from loyalty_pipelines.domain.errors import LoyaltyError
 
-# SQLSTATE classes of errors that one row can cause: data, cardinality, integrity, raised by a function of the shop.
-# Anything else (a missing column, a missing right) is about the merchant, and no order is to blame.
-POISON_CLASSES = ("21", "22", "23", "P0")
+# SQLSTATE classes of errors that one row can cause: not supported (NaN cast to an integer), cardinality, data,
+# integrity, raised by a function of the shop (in other languages, in PL/pgSQL), too long for an index. Anything else (a
+# missing column, a missing right) is about the merchant, and no order is to blame.
+POISON_CLASSES = ("0A", "21", "22", "23", "38", "39", "54", "P0")
 # More poison than this in one merchant and run is not about single orders either.
 POISON_LIMIT = 100
 SPLIT_BY = 8
@@ -148,24 +152,23 @@ class _MerchantDrain:
         self._run_id = run_id
         self._position = InboxPosition()
         self._size = options.batch_size
+        self._is_careful = False
         self._poison = 0
+        self._detail = ""
 
     def next_batch(self) -> Batch | None:
-        """Award the next batch; after an error that an order may have caused, shrink it, and at one order isolate it."""
+        """Award the next batch; None if an order in it may be poison: then the next is smaller, down to that order."""
         started = time.monotonic()
         try:
             batch = with_retries(self._award)
-        except DBAPIError as error:
-            if not _is_poison(error):
-                raise
-            if self._size > 1:
-                self._size = max(1, self._size // SPLIT_BY)
-            else:
-                self._isolate(error)
+        except _BatchRefused:
+            self._size = max(1, self._size // SPLIT_BY)
+            self._is_careful = True
             return None
         self.awards = self.awards.plus(batch, seconds=time.monotonic() - started)
         self._size = min(self._options.batch_size, self._size * 2)
         self._advance(batch.end)
+        self._count_poison(batch)
         return batch
 
     def _award(self) -> Batch:
@@ -177,46 +180,59 @@ class _MerchantDrain:
                     self.awards,
                     warnings=("its time zone is unknown, so expiry dates are computed in UTC",),
                 )
-            batch = awards.award_batch(
-                conn,
-                self.merchant_id,
-                after=self._position,
-                batch_size=self._size,
-                settings=settings,
-                actor=self._actor,
-                run_id=self._run_id,
-            )
+            try:
+                batch = self._award_one(conn, settings) if self._size == 1 else self._award_many(conn, settings)
+            except (DBAPIError, BatchDoesNotAddUpError) as error:
+                if _is_poison(error):
+                    raise _BatchRefused from error
+                raise
             if self._options.is_dry_run:
                 transaction.rollback()
         return batch
 
-    def _isolate(self, error: DBAPIError) -> None:
-        """Move the one order at the position to the queue and go on behind it."""
-        detail = short_text(error)
-        with self._engine.connect() as conn, conn.begin() as transaction:
-            awards.lock_merchant(conn, self.merchant_id)
-            end = awards.batch_end(conn, self.merchant_id, after=self._position, batch_size=1)
-            if end:
-                awards.quarantine(
-                    conn,
-                    self.merchant_id,
-                    after=self._position,
-                    upto=end,
-                    detail=detail,
-                    run_id=self._run_id,
-                )
-            if self._options.is_dry_run:
-                transaction.rollback()
-        self._poison += 1
-        self.awards = replace(
-            self.awards,
-            rows_claimed=self.awards.rows_claimed + 1,
-            orders_queued=self.awards.orders_queued + 1,
+    def _award_many(self, conn: Connection, settings: MerchantSettings) -> Batch:
+        return awards.award_batch(
+            conn,
+            self.merchant_id,
+            after=self._position,
+            batch_size=self._size,
+            settings=settings,
+            actor=self._actor,
+            run_id=self._run_id,
+            is_careful=self._is_careful,
         )
-        if self._poison > POISON_LIMIT:
-            raise TooMuchPoisonError(merchant_id=self.merchant_id, orders=self._poison, detail=detail)
+
+    def _award_one(self, conn: Connection, settings: MerchantSettings) -> Batch:
+        """Award one order, or move it to the queue if it is refused, both under one lock.
+
+        With a transaction of its own for the queue, another process could have moved the poison in between, and the
+        order behind it would be taken for it.
+        """
+        end = awards.batch_end(conn, self.merchant_id, after=self._position, batch_size=1)
+        try:
+            with conn.begin_nested():
+                return self._award_many(conn, settings)
+        except (DBAPIError, BatchDoesNotAddUpError) as error:
+            if end is None or not _is_poison(error):
+                raise
+            self._detail = short_text(error)
+        return awards.quarantine(
+            conn,
+            self.merchant_id,
+            after=self._position,
+            upto=end,
+            detail=self._detail,
+            actor=self._actor,
+            run_id=self._run_id,
+        )
+
+    def _count_poison(self, batch: Batch) -> None:
+        if not batch.outcomes.get(DATABASE_ERROR):
+            return
+        self._poison += batch.outcomes[DATABASE_ERROR]
         self._size = min(self._options.batch_size, 2)
-        self._advance(end)
+        if self._poison > POISON_LIMIT:
+            raise TooMuchPoisonError(merchant_id=self.merchant_id, orders=self._poison, detail=self._detail)
 
     def _advance(self, end: InboxPosition | None) -> None:
         if end is None:
@@ -225,8 +241,14 @@ class _MerchantDrain:
             self._position = end
 
 
-def _is_poison(error: DBAPIError) -> bool:
-    code = getattr(error.orig, "sqlstate", None) or ""
+class _BatchRefused(Exception):
+    """PostgreSQL refused a batch for a reason that one of its orders may be; the cause is the error."""
+
+
+def _is_poison(error: Exception) -> bool:
+    if isinstance(error, BatchDoesNotAddUpError):
+        return True
+    code = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     return code.startswith(POISON_CLASSES)
 
 

@@ -19,6 +19,8 @@ from loyalty_pipelines.domain.order_files import (
     parse_line,
 )
 
+SHOP_EXISTS = load("order_files/shop_exists")
+LOCK_SHOP = load("order_files/lock_shop")
 CREATE_STAGE = load("order_files/create_stage")
 COPY_LINES = read("order_files/copy_lines")
 ANALYZE_STAGE = load("order_files/analyze_stage")
@@ -67,6 +69,9 @@ class _Reading:
 
 def prepare(conn: Connection) -> None:
     """Make the sample shop where it is missing; raise `ImportRefusedError` when another shop is mapped."""
+    if conn.execute(SHOP_EXISTS).scalar_one() is False:
+        # CREATE ... IF NOT EXISTS fails when two do it at once; the second waits here for the first one's commit.
+        conn.execute(LOCK_SHOP)
     current = sources.current(conn)
     if current is not None and _tables(current) != _tables(sample_shop.mapping()):
         raise ImportRefusedError(
@@ -85,7 +90,7 @@ def _tables(mapping: sample_shop.SourceMapping) -> list[str | None]:
 def merchant_timezone(conn: Connection, merchant_id: str) -> str | None:
     """Return the time zone of a merchant of the sample shop; None when there is no such merchant."""
     row = conn.execute(MERCHANT, {"merchant_id": merchant_id}).one_or_none()
-    return row and row.timezone
+    return None if row is None else row.timezone
 
 
 def load_file(
@@ -107,9 +112,7 @@ def load_file(
     if reading.count:
         raise OrderFileError(path=options.path, problems=reading.problems, count=reading.count)
     if not reading.lines:
-        problem = OrderFileProblem(
-            line=None, column="file", found="a header and no orders", expected="orders"
-        )
+        problem = OrderFileProblem(line=None, column="file", found="a header and no orders", expected="orders")
         raise OrderFileError(path=options.path, problems=[problem], count=1)
     currency, timezone, is_new = _merchant(conn, options)
     return _write(conn, reading, form, options, currency=currency, timezone=timezone, is_new=is_new)

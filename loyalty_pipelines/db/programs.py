@@ -121,9 +121,7 @@ def set_version(
     if touched and not is_retroactive_allowed:
         raise RetroactiveChangeError(merchant_id=merchant_id, valid_from=starts, orders=touched)
     number = _add(conn, merchant_id, rules, starts, actor)
-    return ProgramChange(
-        version=find_version(conn, merchant_id, number=number), base=base, orders_touched=touched
-    )
+    return ProgramChange(version=find_version(conn, merchant_id, number=number), base=base, orders_touched=touched)
 
 
 def _add(conn: Connection, merchant_id: str, rules: ProgramRules, valid_from: datetime, actor: str) -> int:
@@ -137,18 +135,14 @@ def _add(conn: Connection, merchant_id: str, rules: ProgramRules, valid_from: da
         rule = conn.execute(CONSTRAINT_TEXT, {"constraint_name": name}).scalar_one_or_none()
         if rule is None or not rule.startswith("CHECK"):
             raise
-        raise ProgramOutOfRangeError(rule=rule.removeprefix("CHECK ")) from error
+        raise ProgramOutOfRangeError(rule=rule.removeprefix("CHECK ").replace("::numeric", "")) from error
     except DataError as error:
         raise ProgramOutOfRangeError(rule=f"another value ({str(error.orig).splitlines()[0]})") from error
 
 
 def _in_force(candidates: list[ProgramVersion], at: datetime) -> ProgramVersion | None:
     return next(
-        (
-            one
-            for one in candidates
-            if one.valid_from <= at and (one.valid_until is None or at < one.valid_until)
-        ),
+        (one for one in candidates if one.valid_from <= at and (one.valid_until is None or at < one.valid_until)),
         None,
     )
 

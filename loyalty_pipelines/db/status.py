@@ -63,17 +63,13 @@ def _with_ledger(conn: Connection, status: Status, limit: int) -> Status:
         migrate.require_current(conn)
     except migrate.SchemaVersionError as error:
         return replace(status, stage=Stage.OTHER_VERSION, expected_version=error.expected, advice=str(error))
-    status = replace(
-        status, expected_version=status.schema_version, queue=_queue(conn), last_batch=_last(conn)
-    )
+    status = replace(status, expected_version=status.schema_version, queue=_queue(conn), last_batch=_last(conn))
     waiting = conn.execute(WAITING, {"row_limit": limit}).all()
     if waiting:
         status = replace(
             status,
             waiting=tuple(
-                WaitingOrders(
-                    merchant_id=row.merchant_id, orders=row.orders, oldest_at=row.oldest_at, age=row.age
-                )
+                WaitingOrders(merchant_id=row.merchant_id, orders=row.orders, oldest_at=row.oldest_at, age=row.age)
                 for row in waiting
             ),
             waiting_orders=int(waiting[0].all_orders),
@@ -148,8 +144,7 @@ def _mapping(conn: Connection, row: Row) -> MappingStatus:
 
 def _triggers(conn: Connection, mapping: SourceMapping) -> tuple[CaptureTrigger, ...]:
     installed = {
-        (row.schema_name, row.table_name, row.trigger_name): row.is_enabled
-        for row in conn.execute(ENABLED_TRIGGERS)
+        (row.schema_name, row.table_name, row.trigger_name): row.is_enabled for row in conn.execute(ENABLED_TRIGGERS)
     }
     states = {True: TriggerState.ENABLED, False: TriggerState.DISABLED, None: TriggerState.MISSING}
     return tuple(
@@ -164,7 +159,7 @@ def _triggers(conn: Connection, mapping: SourceMapping) -> tuple[CaptureTrigger,
 
 def _last(conn: Connection) -> LastBatch | None:
     row = conn.execute(LAST_BATCH).one_or_none()
-    return row and LastBatch(**row._mapping)
+    return None if row is None else LastBatch(**row._mapping)
 
 
 def _queue(conn: Connection) -> tuple[QueuedReason, ...]:

@@ -62,12 +62,8 @@ class AccountNotFoundError(LoyaltyError):
         self.merchant_id = merchant_id
         self.customer_id = customer_id
         self.queued = queued
-        what = (
-            f"{queued} of its orders wait in loyalty.reconciliation_queue"
-            if queued
-            else "nothing waits for it"
-        )
+        what = f"{queued} of its orders wait in loyalty.reconciliation_queue" if queued else "nothing waits for it"
         super().__init__(
-            f"Customer {customer_id!r} has no account at merchant {merchant_id!r} and {what}: an account is made by the "
-            "first award, so look whether its order is paid and run 'loyalty status'."
+            f"Customer {customer_id!r} has no account at merchant {merchant_id!r} and {what}: the first award "
+            "makes the account, so look whether its order is paid and run 'loyalty status'."
         )

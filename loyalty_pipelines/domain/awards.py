@@ -20,9 +20,11 @@ QUEUE_OUTCOMES = (
     "amount_invalid",
     "points_out_of_range",
 )
+# What PostgreSQL itself refused to process, one order at a time: it goes to the queue as well.
+DATABASE_ERROR = "database_error"
 
 
-class BatchDoesNotAddUp(LoyaltyError):
+class BatchDoesNotAddUpError(LoyaltyError):
     """A batch contradicts itself; it was rolled back and nothing was written."""
 
     def __init__(self, *, merchant_id: str, what: str, left: int, right: int) -> None:
@@ -43,9 +45,7 @@ class InboxPosition:
 
     customer_id: str = ""
     inbox_id: int = -1
-
-
-END_OF_INBOX = InboxPosition(customer_id="\U0010ffff", inbox_id=2**63 - 1)
+    is_last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

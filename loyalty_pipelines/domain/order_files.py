@@ -71,9 +71,7 @@ class OrderFileProblem:
 class OrderFileError(LoyaltyError):
     """A file that was not imported: `problems` holds the first of `count`."""
 
-    def __init__(
-        self, *, path: str, problems: Sequence[OrderFileProblem], count: int, advice: str = ""
-    ) -> None:
+    def __init__(self, *, path: str, problems: Sequence[OrderFileProblem], count: int, advice: str = "") -> None:
         self.path = path
         self.problems = tuple(problems)
         self.count = count

@@ -124,16 +124,20 @@ def findings_of(status: Status) -> Iterator[str]:
     late = [one for one in status.waiting if one.age > LONG_WAIT]
     if late:
         yield (
-            f"{status.waiting_orders} orders wait, the oldest since {late[0].oldest_at.isoformat(timespec='seconds')}: "
+            f"{_waiting(status.waiting_orders, 'order')}, the oldest since {late[0].oldest_at.isoformat(timespec='seconds')}: "
             "start 'loyalty up', or award them now with 'loyalty award'."
         )
     if status.queue:
         items = sum(one.items for one in status.queue)
         reasons = ", ".join(f"{one.reason} {one.items}" for one in status.queue)
         yield (
-            f"{items} point updates wait in loyalty.reconciliation_queue ({reasons}): correct their cause in the shop "
+            f"{_waiting(items, 'point update')} in loyalty.reconciliation_queue ({reasons}): correct their cause in the shop "
             "or the mapping, then 'loyalty award --sweep'."
         )
+
+
+def _waiting(number: int, noun: str) -> str:
+    return f"1 {noun} waits" if number == 1 else f"{number:,} {noun}s wait"
 
 
 def _mapping_findings(mapping: MappingStatus | None) -> Iterator[str]:

@@ -408,7 +408,8 @@ def test_waived_points_shrink_first_when_a_part_is_paid_again(spent: Shop) -> No
     assert spent.problems() == []
 
 
-def test_waived_points_grow_again_when_the_order_shrinks_again(spent: Shop) -> None:
+def test_what_was_paid_again_and_cancelled_again_is_taken_from_what_is_there_by_then(spent: Shop) -> None:
+    # 60 of the 100 waived points are deserved again in between; only the other 40 stay forgiven.
     spent.set_status("1", "cancelled")
     spent.award()
     spent.order("1", "60")
@@ -416,7 +417,7 @@ def test_waived_points_grow_again_when_the_order_shrinks_again(spent: Shop) -> N
     spent.order("2", "500")
     spent.set_status("1", "cancelled")
     spent.award()
-    assert (spent.balance(), spent.tracked("1")) == (500, {"ann": (0, 100, 100)})
+    assert (spent.balance(), spent.tracked("1")) == (440, {"ann": (0, 40, 40)})
     assert spent.problems() == []
 
 
@@ -1011,7 +1012,6 @@ def test_points_given_back_for_a_refund_happened_when_it_was_refunded(shop: Shop
     )
     shop.award()
     assert shop.rows("SELECT occurred_at FROM loyalty.ledger_entries ORDER BY seq") == [(JUNE,), (JULY,)]
-    assert shop.value("SELECT source_updated_at FROM loyalty.order_points") == JUNE
     assert shop.problems() == []
 
 

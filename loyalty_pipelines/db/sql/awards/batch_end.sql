@@ -11,7 +11,7 @@
         i.merchant_id = :merchant_id
         AND (i.customer_id, i.inbox_id) > (:after_customer_id, :after_inbox_id)
     ORDER BY i.customer_id, i.inbox_id
-    OFFSET :batch_size - 1 LIMIT 1
+    LIMIT 1 OFFSET :batch_size - 1
 )
 UNION ALL
 (

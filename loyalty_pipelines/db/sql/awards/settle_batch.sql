@@ -12,26 +12,14 @@ WITH locked AS MATERIALIZED (
         a.next_seq,
         a.last_expiry_seq
     FROM loyalty.accounts AS a
-    WHERE
-        a.merchant_id = :merchant_id
-        AND a.customer_id = ANY(
-            ARRAY(
-                SELECT DISTINCT l.customer_id
-                FROM award_lines AS l
-                WHERE
-                    (l.outcome = 'earning' AND NOT l.is_tracked)
-                    OR (
-                        l.is_tracked
-                        AND l.outcome IN ('earning', 'unpaid', 'no_programme')
-                        AND (
-                            l.target_points <> l.in_force_points - l.waived_points
-                            OR l.target_stamps <> l.stamps_in_force
-                        )
-                    )
-            )
-        )
+    INNER JOIN (
+        SELECT DISTINCT l.customer_id
+        FROM award_lines AS l
+        WHERE l.is_changed
+    ) AS holders ON holders.customer_id = a.customer_id
+    WHERE a.merchant_id = :merchant_id
     ORDER BY a.account_id
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE OF a
 ),
 
 numbered AS (
@@ -52,9 +40,6 @@ numbered AS (
         a.balance,
         a.next_seq,
         a.balance - a.held AS available,
-        NOT l.is_tracked
-        OR l.target_points <> l.in_force_points - l.waived_points
-        OR l.target_stamps <> l.stamps_in_force AS is_changed,
         l.target_stamps - l.stamps_in_force AS stamps,
         sum(wanted.points) OVER in_order AS points_so_far,
         row_number() OVER in_order AS entry_number
@@ -87,10 +72,7 @@ numbered AS (
                 ELSE l.points_wanted
             END AS points
     ) AS wanted
-    -- An order that was never awarded and is not paid has nothing to settle, whoever else is in the batch.
-    WHERE
-        l.outcome = 'earning'
-        OR (l.is_tracked AND l.outcome IN ('unpaid', 'no_programme'))
+    WHERE l.is_changed
     WINDOW in_order AS (
         PARTITION BY a.account_id
         -- Credits before debits, so that as little as possible has to be waived; then those without an entry, which
@@ -199,7 +181,6 @@ retargeted AS (
         AND op.order_id = lines.order_id
         AND op.account_id = lines.account_id
         AND lines.is_tracked
-        AND lines.is_changed
 ),
 
 totals AS MATERIALIZED (
@@ -245,6 +226,5 @@ SELECT
             count(*) FILTER (WHERE NOT lines.is_tracked AND lines.last_reference_seq = 0)
             + count(DISTINCT lines.order_id) FILTER (WHERE lines.is_tracked OR lines.last_reference_seq > 0)
         FROM lines
-        WHERE lines.is_changed
     ) AS orders_changed,
     (SELECT count(*) FROM totals WHERE totals.entries > 0) AS accounts_changed;

@@ -1,7 +1,7 @@
 -- Whether the shop or the ledger has a merchant of that id: one that left the shop still has accounts. Reads only, in
 -- the primary keys of the loyalty tables.
 SELECT
-    EXISTS (
+    EXISTS(
         SELECT 1
         FROM loyalty_source.merchants AS m
         WHERE m.merchant_id = CAST(:merchant_id AS text) COLLATE "C"
