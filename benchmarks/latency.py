@@ -39,7 +39,7 @@ def main(runs: int) -> None:
             demo.prepare(conn, merchants=1)
         log = Path(folder) / "daemon.log"
         with dagster_running(
-            "dagster-daemon", ["run"], environment=environment, log=log, definitions="benchmarks.definitions"
+            "dagster-daemon", ["run"], environment=environment, log=log, workspace=("-m", "benchmarks.definitions")
         ):
             pay_and_wait(engine, "warm-up")
             empty_job()

@@ -117,5 +117,7 @@ def _run_checks() -> dict[str, bool]:
     from loyalty_pipelines.definitions import defs
 
     with dg.DagsterInstance.get() as instance:
-        result = defs.resolve_job_def("award_checks_job").execute_in_process(instance=instance)
+        result = defs.resolve_job_def("award_checks_job").execute_in_process(
+            instance=instance, run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+        )
         return {found.check_name: found.passed for found in result.get_asset_check_evaluations()}

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ import psutil
 from loyalty_pipelines import embedded
 from loyalty_pipelines.domain.errors import ConfigurationError
 
-DEFINITIONS = "loyalty_pipelines.definitions"
 STOP_SECONDS = 20
 
 
@@ -38,7 +38,7 @@ def dagster_environment() -> dict[str, str]:
     if not home:
         folder = embedded.home() / "dagster"
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_instance_file(), folder / "dagster.yaml")
+        shutil.copyfile(_shipped("dagster.yaml"), folder / "dagster.yaml")
         home = str(folder)
     return {
         "LOYALTY_DATABASE_URL": embedded.loyalty_url(),
@@ -47,16 +47,28 @@ def dagster_environment() -> dict[str, str]:
     }
 
 
-def _instance_file() -> Path:
-    """Return dagster.yaml: beside the package in a clone, inside it when installed as a wheel."""
+def _shipped(name: str) -> Path:
+    """Return a file of Dagster's settings: beside the package in a clone, inside it when installed as a wheel."""
     package = Path(__file__).parent
-    for candidate in (package / "dagster.yaml", package.parent / "dagster.yaml"):
+    for candidate in (package / name, package.parent / name):
         if candidate.exists():
             return candidate
     raise ConfigurationError(
-        f"Found no dagster.yaml in {package} or beside it: reinstall loyalty-pipelines, or set DAGSTER_HOME to a "
-        "folder with a dagster.yaml of your own."
+        f"Found no {name} in {package} or beside it: reinstall loyalty-pipelines, or set DAGSTER_HOME to a folder with "
+        "a dagster.yaml of your own and start Dagster with a workspace.yaml of your own."
     )
+
+
+def refuse_busy_port(host: str, port: int) -> None:
+    """Raise `ConfigurationError` when something listens on the port: Dagster would take another one silently."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Port {port} on {host} can't be used ({error.strerror}): choose another one with --port."
+            ) from error
 
 
 @contextmanager
@@ -66,9 +78,11 @@ def dagster_running(
     *,
     environment: Mapping[str, str],
     log: Path | None,
-    definitions: str = DEFINITIONS,
+    workspace: Sequence[str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """One of Dagster's scripts as a child process, its output in `log` (None: on this terminal), until the end.
+
+    `workspace` are the arguments that name the code; this release's workspace.yaml by default.
 
     One at a time per DAGSTER_HOME: raises `AlreadyRunningError` otherwise. What an earlier start left behind when it
     was killed is ended first.
@@ -79,7 +93,7 @@ def dagster_running(
         output = log.open("ab") if log else None
         try:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name(script)), *arguments, "-m", definitions],
+                [str(Path(sys.executable).with_name(script)), *arguments, *(workspace or ("-w", str(_shipped("workspace.yaml"))))],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

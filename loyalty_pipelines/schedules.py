@@ -23,6 +23,7 @@ def sweep_schedule(context: dg.ScheduleEvaluationContext):
 
 
 award_checks_schedule = dg.ScheduleDefinition(
+    name="award_checks_schedule",
     job=award_checks_job,
     cron_schedule="25 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -30,6 +31,7 @@ award_checks_schedule = dg.ScheduleDefinition(
 )
 
 prune_history_schedule = dg.ScheduleDefinition(
+    name="prune_history_schedule",
     job=prune_history_job,
     cron_schedule="15 4 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -260,59 +260,63 @@ class Shop:
             customer=customer,
         )
 
-    def problems(self) -> list[str]:
-        """Return every violation of the ledger's invariants in the whole database; a right ledger has none."""
-        return [row.problem for row in self.rows(INVARIANTS)]
+    def problems(self, *, merchant: str | None = None) -> list[str]:
+        """Return every violation of the ledger's invariants, of one merchant or of all; a right ledger has none."""
+        return [row.problem for row in self.rows(INVARIANTS, merchant=merchant)]
 
 
 # The invariants of the ledger, restated from the rows alone.
 INVARIANTS = """
+WITH accounts AS (SELECT * FROM loyalty.accounts WHERE merchant_id = coalesce(:merchant, merchant_id)),
+ledger_entries AS (SELECT * FROM loyalty.ledger_entries WHERE merchant_id = coalesce(:merchant, merchant_id)),
+order_points AS (SELECT * FROM loyalty.order_points WHERE merchant_id = coalesce(:merchant, merchant_id)),
+award_batches AS (SELECT * FROM loyalty.award_batches WHERE merchant_id = coalesce(:merchant, merchant_id))
 SELECT format('balance of account %s is %s, its entries sum to %s', account_id, balance, points) AS problem
-FROM (SELECT a.account_id, a.balance, coalesce(sum(e.points), 0) AS points FROM loyalty.accounts a
-      LEFT JOIN loyalty.ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+FROM (SELECT a.account_id, a.balance, coalesce(sum(e.points), 0) AS points FROM accounts a
+      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
 WHERE balance <> points
 UNION ALL
 SELECT format('stamps of account %s are %s, its entries sum to %s', account_id, stamp_count, stamps)
-FROM (SELECT a.account_id, a.stamp_count, coalesce(sum(e.stamps), 0) AS stamps FROM loyalty.accounts a
-      LEFT JOIN loyalty.ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+FROM (SELECT a.account_id, a.stamp_count, coalesce(sum(e.stamps), 0) AS stamps FROM accounts a
+      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
 WHERE stamp_count <> stamps
 UNION ALL
 SELECT format('entry %s of account %s: expected seq %s and balance before %s', seq, account_id, n, previous)
 FROM (SELECT account_id, seq, balance_before, row_number() OVER w AS n, lag(balance_after, 1, 0::bigint) OVER w AS previous
-      FROM loyalty.ledger_entries WINDOW w AS (PARTITION BY merchant_id, account_id ORDER BY seq)) s
+      FROM ledger_entries WINDOW w AS (PARTITION BY merchant_id, account_id ORDER BY seq)) s
 WHERE seq <> n OR balance_before <> previous
 UNION ALL
 SELECT format('account %s: next_seq %s after %s entries', account_id, next_seq, n)
-FROM (SELECT a.account_id, a.next_seq, count(e.seq) AS n FROM loyalty.accounts a
-      LEFT JOIN loyalty.ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+FROM (SELECT a.account_id, a.next_seq, count(e.seq) AS n FROM accounts a
+      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
 WHERE next_seq <> n + 1
 UNION ALL
 SELECT format('order %s: in force %s, entries %s', coalesce(o.order_id, e.reference_id), o.points, e.points)
-FROM (SELECT merchant_id, order_id, account_id, in_force_points AS points, stamps_in_force AS stamps FROM loyalty.order_points) o
+FROM (SELECT merchant_id, order_id, account_id, in_force_points AS points, stamps_in_force AS stamps FROM order_points) o
 FULL JOIN (SELECT merchant_id, reference_id, account_id, sum(points) AS points, sum(stamps) AS stamps
-           FROM loyalty.ledger_entries WHERE reference_type = 'order' GROUP BY 1, 2, 3) e
+           FROM ledger_entries WHERE reference_type = 'order' GROUP BY 1, 2, 3) e
     ON e.merchant_id = o.merchant_id AND e.reference_id = o.order_id AND e.account_id = o.account_id
 WHERE coalesce(o.points, 0) <> coalesce(e.points, 0) OR coalesce(o.stamps, 0) <> coalesce(e.stamps, 0)
 UNION ALL
 SELECT format('account %s is below zero: %s', account_id, balance)
-FROM loyalty.accounts WHERE balance < 0 AND NOT is_debt_allowed
+FROM accounts WHERE balance < 0 AND NOT is_debt_allowed
 UNION ALL
 SELECT format('order %s earned %s times', reference_id, count(*))
-FROM loyalty.ledger_entries WHERE reference_type = 'order' AND kind = 'earned'
+FROM ledger_entries WHERE reference_type = 'order' AND kind = 'earned'
 GROUP BY merchant_id, reference_id HAVING count(*) > 1
 UNION ALL
 SELECT format('order %s is deserved by %s accounts', order_id, count(*))
-FROM loyalty.order_points WHERE target_points > 0 GROUP BY merchant_id, order_id HAVING count(*) > 1
+FROM order_points WHERE target_points > 0 GROUP BY merchant_id, order_id HAVING count(*) > 1
 UNION ALL
 SELECT format('account %s: last_expiry_seq is %s, last expired entry %s', account_id, a.last_expiry_seq, e.seq)
-FROM loyalty.accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM loyalty.ledger_entries
+FROM accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM ledger_entries
     WHERE kind = 'expired' GROUP BY 1, 2) e USING (merchant_id, account_id)
 WHERE a.last_expiry_seq <> coalesce(e.seq, 0)
 UNION ALL
 SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s', merchant_id, b.entries, b.points, l.entries, l.points)
 FROM (SELECT merchant_id, sum(entries_written) AS entries, sum(points_changed) AS points
-      FROM loyalty.award_batches GROUP BY merchant_id) b
+      FROM award_batches GROUP BY merchant_id) b
 FULL JOIN (SELECT merchant_id, count(*) AS entries, sum(points) AS points
-           FROM loyalty.ledger_entries WHERE reference_type = 'order' GROUP BY merchant_id) l USING (merchant_id)
+           FROM ledger_entries WHERE reference_type = 'order' GROUP BY merchant_id) l USING (merchant_id)
 WHERE coalesce(b.entries, 0) <> coalesce(l.entries, 0) OR coalesce(b.points, 0) <> coalesce(l.points, 0)
 """

@@ -13,6 +13,7 @@ from loyalty_pipelines.cli.base import LoyaltyGroup, Session
 from loyalty_pipelines.cli.init import init
 from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
+from loyalty_pipelines.cli.run import demo, up
 from loyalty_pipelines.cli.sources import sources
 from loyalty_pipelines.cli.status import status
 
@@ -30,5 +31,5 @@ def main(context: click.Context, debug: bool, quiet: bool) -> None:
     context.obj = Session(debug=debug, quiet=quiet)
 
 
-for command in (init, sources, programs, orders, award, account, status):
+for command in (init, up, demo, sources, programs, orders, award, account, status):
     main.add_command(command)

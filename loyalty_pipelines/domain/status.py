@@ -123,16 +123,17 @@ def findings_of(status: Status) -> Iterator[str]:
     yield from _mapping_findings(status.mapping)
     late = [one for one in status.waiting if one.age > LONG_WAIT]
     if late:
+        since = late[0].oldest_at.isoformat(timespec="seconds")
         yield (
-            f"{_waiting(status.waiting_orders, 'order')}, the oldest since {late[0].oldest_at.isoformat(timespec='seconds')}: "
+            f"{_waiting(status.waiting_orders, 'order')}, the oldest since {since}: "
             "start 'loyalty up', or award them now with 'loyalty award'."
         )
     if status.queue:
         items = sum(one.items for one in status.queue)
         reasons = ", ".join(f"{one.reason} {one.items}" for one in status.queue)
         yield (
-            f"{_waiting(items, 'point update')} in loyalty.reconciliation_queue ({reasons}): correct their cause in the shop "
-            "or the mapping, then 'loyalty award --sweep'."
+            f"{_waiting(items, 'point update')} in loyalty.reconciliation_queue ({reasons}): correct their cause in the "
+            "shop or the mapping, then 'loyalty award --sweep'."
         )
 
 

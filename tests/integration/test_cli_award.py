@@ -137,8 +137,10 @@ def test_a_terminal_gets_a_progress_bar_and_the_same_result(shop: Shop, database
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "loyalty_pipelines.cli", "award", "--sweep"],
-        stdout=subprocess.PIPE, stderr=terminal, env={**os.environ, "LOYALTY_DATABASE_URL": database_url, "TERM": "xterm"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "LOYALTY_DATABASE_URL": database_url, "TERM": "xterm"},
+    )
     os.close(terminal)
     seen = b""
     while True:

@@ -19,13 +19,14 @@ FROM (
         n,
         (n * 7919) % 10007 AS dice_amount,
         (n * 104729) % 1299709 AS dice_customer,
+        -- Remainders of different primes, so that none of the choices follows another.
         CASE
-            WHEN n % 2 = 0 THEN 1
-            ELSE 1 + (n / 2 * 7) % CAST(:merchants AS integer)
+            WHEN (n * 48271) % 65537 % 2 = 0 THEN 1
+            ELSE 1 + (n * 69621) % 64879 % CAST(:merchants AS integer)
         END AS merchant_number,
         CASE
-            WHEN n % 40 = 7 THEN 'failed'
-            WHEN n % 8 = 3 THEN 'pending'
+            WHEN (n * 40692) % 65521 % 40 = 7 THEN 'failed'
+            WHEN (n * 40692) % 65521 % 8 = 3 THEN 'pending'
             ELSE 'paid'
         END AS status,
         now() - make_interval(mins => CAST((n * 611953) % 260000 AS integer)) AS placed_at
