@@ -87,6 +87,10 @@ def dagster_running(
     One at a time per DAGSTER_HOME: raises `AlreadyRunningError` otherwise. What an earlier start left behind when it
     was killed is ended first.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell without job control: an ignored signal would be inherited, and the child
+        # could not be asked to end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Path(environment["DAGSTER_HOME"])
     with _only_one(home) as pid_file:
         _end_leftover(pid_file, home)

@@ -267,18 +267,18 @@ class Shop:
 
 # The invariants of the ledger, restated from the rows alone.
 INVARIANTS = """
-WITH accounts AS (SELECT * FROM loyalty.accounts WHERE merchant_id = coalesce(:merchant, merchant_id)),
-ledger_entries AS (SELECT * FROM loyalty.ledger_entries WHERE merchant_id = coalesce(:merchant, merchant_id)),
-order_points AS (SELECT * FROM loyalty.order_points WHERE merchant_id = coalesce(:merchant, merchant_id)),
-award_batches AS (SELECT * FROM loyalty.award_batches WHERE merchant_id = coalesce(:merchant, merchant_id))
+WITH accounts AS (SELECT * FROM loyalty.accounts WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)),
+ledger_entries AS (SELECT * FROM loyalty.ledger_entries WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)),
+order_points AS (SELECT * FROM loyalty.order_points WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)),
+award_batches AS (SELECT * FROM loyalty.award_batches WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id))
 SELECT format('balance of account %s is %s, its entries sum to %s', account_id, balance, points) AS problem
 FROM (SELECT a.account_id, a.balance, coalesce(sum(e.points), 0) AS points FROM accounts a
-      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id, a.balance) s
 WHERE balance <> points
 UNION ALL
 SELECT format('stamps of account %s are %s, its entries sum to %s', account_id, stamp_count, stamps)
 FROM (SELECT a.account_id, a.stamp_count, coalesce(sum(e.stamps), 0) AS stamps FROM accounts a
-      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id, a.stamp_count) s
 WHERE stamp_count <> stamps
 UNION ALL
 SELECT format('entry %s of account %s: expected seq %s and balance before %s', seq, account_id, n, previous)
@@ -288,7 +288,7 @@ WHERE seq <> n OR balance_before <> previous
 UNION ALL
 SELECT format('account %s: next_seq %s after %s entries', account_id, next_seq, n)
 FROM (SELECT a.account_id, a.next_seq, count(e.seq) AS n FROM accounts a
-      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id) s
+      LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id, a.next_seq) s
 WHERE next_seq <> n + 1
 UNION ALL
 SELECT format('order %s: in force %s, entries %s', coalesce(o.order_id, e.reference_id), o.points, e.points)

@@ -1,5 +1,6 @@
 """What all commands share: the session, the database, and the one place where errors become an exit status."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ class LoyaltyGroup(click.Group):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run the command line; bad usage is one line, too, instead of click's three."""
+        for stream in (sys.stdout, sys.stderr):
+            # An id that the terminal's encoding lacks is shown escaped; it is no reason to fail.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
         try:

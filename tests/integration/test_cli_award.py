@@ -132,6 +132,19 @@ def test_ids_with_control_characters_and_markup_are_shown_as_text(cli: Cli, shop
     assert cli.ok("account", "show", "m1", hostile, "--json").document["account"]["customer_id"] == hostile
 
 
+def test_an_id_that_the_terminal_cannot_show_is_escaped(shop: Shop, database_url: str) -> None:
+    shop.order("\U0001f6d2", "10")
+    shop.award()
+    done = subprocess.run(
+        [sys.executable, "-m", "loyalty_pipelines.cli", "account", "show", "m1", "ann"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LOYALTY_DATABASE_URL": database_url, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    assert "order \\U0001f6d2" in done.stdout
+
+
 def test_a_terminal_gets_a_progress_bar_and_the_same_result(shop: Shop, database_url: str) -> None:
     shop.order("1", "10")
     controller, terminal = pty.openpty()

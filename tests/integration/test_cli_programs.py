@@ -71,8 +71,8 @@ def test_a_version_before_all_others_takes_its_values_from_the_next(cli: Cli, ne
 
 
 def test_the_version_before_is_the_one_in_force_not_the_newest(cli: Cli, newcomer: Shop) -> None:
-    cli.ok(*SET_M2, "--valid-from", "2020-01-01T00:00Z")
-    cli.ok("programs", "set", "m2", "--points-per-unit", "7", "--valid-from", "2090-01-01T00:00Z")
+    for points, year in (("1", 2010), ("2", 2020), ("7", 2090)):
+        cli.ok("programs", "set", "m2", "--points-per-unit", points, "--valid-from", f"{year}-01-01T00:00Z")
     assert cli.ok("programs", "set", "m2", "--rounding", "ceil", "--json").document["points_per_unit"] == "2"
 
 

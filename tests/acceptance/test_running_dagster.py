@@ -1,0 +1,100 @@
+"""What must hold while Dagster really runs: its sensor, its job, its workers, and what kills them."""
+
+import dagster as dg
+import pytest
+from sqlalchemy import text
+
+from loyalty_pipelines.embedded import start_server
+from tests.acceptance.conftest import RunningDagster, wait_for
+from tests.conftest import FAST_SETTINGS
+
+pytestmark = pytest.mark.xdist_group("dagster")
+
+ORDERS = 500
+
+
+def pay(running: RunningDagster, first: int, count: int = ORDERS, *, merchant: str = "m1") -> None:
+    """Pay orders of 1.00 of fifty customers."""
+    running.shop.run(
+        "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at) "
+        "SELECT :merchant, n::text, 'customer-' || n % 50, 1, 'EUR', 'paid', now() "
+        "FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n",
+        merchant=merchant,
+        first=first,
+        last=first + count - 1,
+    )
+
+
+def awarded(running: RunningDagster) -> int:
+    """Return the sum of all balances: with orders of 1.00, how many orders are awarded."""
+    return running.shop.value("SELECT coalesce(sum(balance), 0) FROM loyalty.accounts")
+
+
+def waiting_batch(running: RunningDagster) -> bool:
+    """Return whether a worker of the pipelines waits for a lock."""
+    return running.shop.value(
+        "SELECT count(*) > 0 FROM pg_stat_activity "
+        "WHERE application_name = 'loyalty_pipelines' AND wait_event_type = 'Lock'"
+    )
+
+
+def test_an_order_that_is_paid_gets_its_points_without_anybody_doing_anything(running: RunningDagster) -> None:
+    running.shop.order("1", "19.99")
+    wait_for("the sensor and the job", lambda: running.shop.balance() == 19)
+    wait_for("the partition of the merchant", lambda: running.instance.get_dynamic_partitions("merchant") == ["m1"])
+    running.shop.order("1", "19.99", status="cancelled")
+    wait_for("the points to be taken back", lambda: running.shop.balance() == 0)
+    assert running.shop.entries() == [("earned", 19), ("reversed", -19)]
+    running.shop.run("DELETE FROM sample_shop.merchants")
+    wait_for("the partition to go", lambda: running.instance.get_dynamic_partitions("merchant") == [])
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(running: RunningDagster) -> None:
+    pay(running, 1)
+    wait_for("the first orders", lambda: awarded(running) == ORDERS)
+    with running.shop.engine.connect() as holder:
+        holder.execute(text("SELECT 1 FROM loyalty.accounts FOR UPDATE"))
+        pay(running, ORDERS + 1)
+        wait_for("a batch that waits for the accounts", lambda: waiting_batch(running))
+        running.worker("award_points_job").kill()
+        wait_for("Dagster to notice", lambda: running.runs("award_points_job")[0].status == dg.DagsterRunStatus.FAILURE)
+        holder.rollback()
+    wait_for("the next run", lambda: awarded(running) == 2 * ORDERS)
+    assert running.shop.problems() == []
+
+
+def test_a_restart_of_postgresql_in_the_middle_of_a_batch_is_survived_by_the_run(running: RunningDagster) -> None:
+    pay(running, 1)
+    wait_for("the first orders", lambda: awarded(running) == ORDERS)
+    wait_for("the run to end", lambda: all(run.is_finished for run in running.runs("award_points_job")))
+    before = len(running.runs("award_points_job"))
+    holder = running.shop.engine.connect()
+    holder.execute(text("SELECT 1 FROM loyalty.accounts FOR UPDATE"))
+    pay(running, ORDERS + 1)
+    wait_for("a batch that waits for the accounts", lambda: waiting_batch(running))
+    running.ledger_server.stop(mode="immediate")
+    holder.invalidate()
+    running.shop.engine.dispose()
+    start_server(running.ledger_server.data_dir, settings=FAST_SETTINGS)
+    wait_for("the run to finish its work", lambda: awarded(running) == 2 * ORDERS)
+    wait_for("the run to end", lambda: all(run.is_finished for run in running.runs("award_points_job")))
+    runs = running.runs("award_points_job")
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * (before + 1)
+    assert running.shop.problems() == []
+
+
+def test_sensor_sweep_and_two_command_lines_at_once_award_each_order_once(running: RunningDagster) -> None:
+    running.shop.merchant("m2")
+    wait_for("the partitions", lambda: len(running.instance.get_dynamic_partitions("merchant")) == 2)
+    pay(running, 1, 4 * ORDERS)
+    pay(running, 1, 4 * ORDERS, merchant="m2")
+    sweep = running.launch_sweep("m1", "m2")
+    commands = [running.command("loyalty", "award", "--batch-size", "50", "--sweep") for _ in range(2)]
+    for command in [*commands, sweep]:
+        output, _ = command.communicate(timeout=120)
+        assert command.returncode == 0, output
+    wait_for("the sweep to end", lambda: [run.is_finished for run in running.runs("sweep_points_job")] == [True])
+    wait_for("the inbox", lambda: running.shop.value("SELECT count(*) FROM loyalty.order_inbox") == 0)
+    assert awarded(running) == 8 * ORDERS
+    assert running.runs("sweep_points_job")[0].status == dg.DagsterRunStatus.SUCCESS
+    assert running.shop.problems() == []
