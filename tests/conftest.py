@@ -8,6 +8,7 @@ from pathlib import Path
 import fasteners
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from loyalty_pipelines.db import sample_shop
@@ -47,10 +48,10 @@ def database_url(server: EmbeddedServer) -> Iterator[str]:
     """The URL of a fresh database with the schema installed, dropped after the test."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     with psycopg.connect(_plain(server.url("postgres")), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
     yield server.url(name)
     with psycopg.connect(_plain(server.url("postgres")), autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _plain(url: str) -> str:

@@ -267,10 +267,18 @@ class Shop:
 
 # The invariants of the ledger, restated from the rows alone.
 INVARIANTS = """
-WITH accounts AS (SELECT * FROM loyalty.accounts WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)),
-ledger_entries AS (SELECT * FROM loyalty.ledger_entries WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)),
-order_points AS (SELECT * FROM loyalty.order_points WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)),
-award_batches AS (SELECT * FROM loyalty.award_batches WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id))
+WITH accounts AS (
+    SELECT * FROM loyalty.accounts WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)
+),
+ledger_entries AS (
+    SELECT * FROM loyalty.ledger_entries WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)
+),
+order_points AS (
+    SELECT * FROM loyalty.order_points WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)
+),
+award_batches AS (
+    SELECT * FROM loyalty.award_batches WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)
+)
 SELECT format('balance of account %s is %s, its entries sum to %s', account_id, balance, points) AS problem
 FROM (SELECT a.account_id, a.balance, coalesce(sum(e.points), 0) AS points FROM accounts a
       LEFT JOIN ledger_entries e USING (merchant_id, account_id) GROUP BY a.merchant_id, a.account_id, a.balance) s
@@ -282,7 +290,8 @@ FROM (SELECT a.account_id, a.stamp_count, coalesce(sum(e.stamps), 0) AS stamps F
 WHERE stamp_count <> stamps
 UNION ALL
 SELECT format('entry %s of account %s: expected seq %s and balance before %s', seq, account_id, n, previous)
-FROM (SELECT account_id, seq, balance_before, row_number() OVER w AS n, lag(balance_after, 1, 0::bigint) OVER w AS previous
+FROM (SELECT account_id, seq, balance_before, row_number() OVER w AS n,
+             lag(balance_after, 1, 0::bigint) OVER w AS previous
       FROM ledger_entries WINDOW w AS (PARTITION BY merchant_id, account_id ORDER BY seq)) s
 WHERE seq <> n OR balance_before <> previous
 UNION ALL
@@ -292,7 +301,8 @@ FROM (SELECT a.account_id, a.next_seq, count(e.seq) AS n FROM accounts a
 WHERE next_seq <> n + 1
 UNION ALL
 SELECT format('order %s: in force %s, entries %s', coalesce(o.order_id, e.reference_id), o.points, e.points)
-FROM (SELECT merchant_id, order_id, account_id, in_force_points AS points, stamps_in_force AS stamps FROM order_points) o
+FROM (SELECT merchant_id, order_id, account_id, in_force_points AS points, stamps_in_force AS stamps
+      FROM order_points) o
 FULL JOIN (SELECT merchant_id, reference_id, account_id, sum(points) AS points, sum(stamps) AS stamps
            FROM ledger_entries WHERE reference_type = 'order' GROUP BY 1, 2, 3) e
     ON e.merchant_id = o.merchant_id AND e.reference_id = o.order_id AND e.account_id = o.account_id
@@ -313,7 +323,8 @@ FROM accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM 
     WHERE kind = 'expired' GROUP BY 1, 2) e USING (merchant_id, account_id)
 WHERE a.last_expiry_seq <> coalesce(e.seq, 0)
 UNION ALL
-SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s', merchant_id, b.entries, b.points, l.entries, l.points)
+SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s',
+              merchant_id, b.entries, b.points, l.entries, l.points)
 FROM (SELECT merchant_id, sum(entries_written) AS entries, sum(points_changed) AS points
       FROM award_batches GROUP BY merchant_id) b
 FULL JOIN (SELECT merchant_id, count(*) AS entries, sum(points) AS points

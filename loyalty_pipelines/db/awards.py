@@ -135,9 +135,7 @@ def _next_position(end: InboxPosition | None) -> InboxPosition | None:
     return None if end is None or end.is_last else end
 
 
-def batch_end(
-    conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int
-) -> InboxPosition | None:
+def batch_end(conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int) -> InboxPosition | None:
     """Return the position of the `batch_size`-th waiting row after `after`, or of the last; None if none waits."""
     row = conn.execute(
         BATCH_END,
@@ -148,12 +146,10 @@ def batch_end(
             "batch_size": batch_size,
         },
     ).one_or_none()
-    return row and InboxPosition(**row._mapping)
+    return None if row is None else InboxPosition(**row._mapping)
 
 
-def _settle(
-    conn: Connection, merchant_id: str, *, settings: MerchantSettings, actor: str, run_id: str | None
-) -> Row:
+def _settle(conn: Connection, merchant_id: str, *, settings: MerchantSettings, actor: str, run_id: str | None) -> Row:
     return conn.execute(
         SETTLE_BATCH,
         {
@@ -190,9 +186,7 @@ def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settle
         outcomes=outcomes,
         end=claimed.end,
     )
-    _assert_equal(
-        merchant_id, "orders claimed and orders decided differ", claimed.orders, sum(outcomes.values())
-    )
+    _assert_equal(merchant_id, "orders claimed and orders decided differ", claimed.orders, sum(outcomes.values()))
     _assert_equal(
         merchant_id,
         "points in entries and change of balances differ",

@@ -77,10 +77,7 @@ def drain(
         with reading(engine) as conn:
             merchants = awards.pending_merchants(conn)
     rotation = _Rotation(
-        [
-            _MerchantDrain(engine, merchant_id, options=options, actor=actor, run_id=run_id)
-            for merchant_id in merchants
-        ],
+        [_MerchantDrain(engine, merchant_id, options=options, actor=actor, run_id=run_id) for merchant_id in merchants],
         on_batch,
     )
     workers = max(1, min(options.connections, len(merchants)))
@@ -161,7 +158,7 @@ class _MerchantDrain:
         started = time.monotonic()
         try:
             batch = with_retries(self._award)
-        except _BatchRefused:
+        except _BatchRefusedError:
             self._size = max(1, self._size // SPLIT_BY)
             self._is_careful = True
             return None
@@ -184,7 +181,7 @@ class _MerchantDrain:
                 batch = self._award_one(conn, settings) if self._size == 1 else self._award_many(conn, settings)
             except (DBAPIError, BatchDoesNotAddUpError) as error:
                 if _is_poison(error):
-                    raise _BatchRefused from error
+                    raise _BatchRefusedError from error
                 raise
             if self._options.is_dry_run:
                 transaction.rollback()
@@ -241,7 +238,7 @@ class _MerchantDrain:
             self._position = end
 
 
-class _BatchRefused(Exception):
+class _BatchRefusedError(Exception):
     """PostgreSQL refused a batch for a reason that one of its orders may be; the cause is the error."""
 
 

@@ -120,7 +120,8 @@ def assert_every_order_is_right(shop: Shop) -> None:
     """Compare what orders earned with the shop's own rows, at one point per unit."""
     assert shop.inbox() == 0
     wrong = shop.rows(
-        "SELECT * FROM (SELECT id, floor(total) AS deserved FROM sample_shop.orders WHERE status = 'paid' AND total >= 1) AS o "
+        "SELECT * FROM (SELECT id, floor(total) AS deserved FROM sample_shop.orders "
+        "WHERE status = 'paid' AND total >= 1) AS o "
         "FULL JOIN (SELECT order_id AS id, target_points FROM loyalty.order_points WHERE target_points > 0) AS p "
         "USING (id) WHERE deserved IS DISTINCT FROM target_points"
     )
@@ -193,7 +194,9 @@ def spend_until(shop: Shop, stop: threading.Event, seed: int) -> int:
                 },
             )
             conn.execute(
-                text("UPDATE loyalty.accounts SET balance = balance - 1, next_seq = next_seq + 1 WHERE account_id = :id"),
+                text(
+                    "UPDATE loyalty.accounts SET balance = balance - 1, next_seq = next_seq + 1 WHERE account_id = :id"
+                ),
                 {"id": account.account_id},
             )
         count += 1
@@ -329,9 +332,7 @@ def test_killing_a_worker_in_the_middle_of_a_batch_loses_nothing_and_repeats_not
             wait_until(waiting_for_a_lock(half_done, "victim"))
             os.kill(victim.pid, signal.SIGKILL)
             victim.wait()
-        wait_until(
-            lambda: not half_done.rows("SELECT FROM pg_stat_activity WHERE application_name = 'victim'")
-        )
+        wait_until(lambda: not half_done.rows("SELECT FROM pg_stat_activity WHERE application_name = 'victim'"))
     # Batches of 25, 25 and 10 rows by customer: two are committed, the third is as if it had never begun.
     assert half_done.inbox() == 10
     assert half_done.value("SELECT count(*) FROM loyalty.award_batches") == 2
@@ -360,7 +361,10 @@ def test_a_drain_whose_session_is_terminated_goes_on_by_itself(half_done: Shop) 
 def test_a_worker_that_hangs_in_its_transaction_does_not_block_the_others_for_ever(half_done: Shop) -> None:
     stuck = connect(url_of(half_done.engine))
     with stuck.connect() as conn:
-        shown = [conn.execute(text(f"SHOW {name}")).scalar_one() for name in ("idle_in_transaction_session_timeout", "lock_timeout")]
+        shown = [
+            conn.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("idle_in_transaction_session_timeout", "lock_timeout")
+        ]
         assert shown == ["1min", "30s"]
         # The same, only sooner.
         conn.execute(text("SET idle_in_transaction_session_timeout = '1s'"))

@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from tests.shop import Shop
 
 TEXTS = {
-    "quote": "O'Brien \"x\" `y` \\ %s :name {0} $1",
+    "quote": 'O\'Brien "x" `y` \\ %s :name {0} $1',
     "injection": "'; DROP TABLE loyalty.accounts; --",
     "template": "{{7*7}}${7*7}<%= 7*7 %>",
     "four bytes": "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U00020bb7",
@@ -157,9 +157,7 @@ def test_an_id_that_no_index_takes_is_refused_alone(innocent: Shop, value: str) 
 
 
 @pytest.mark.parametrize("value", [LONG, MEGABYTE], ids=["long", "megabyte"])
-def test_an_order_whose_customers_id_is_too_long_for_an_account_waits_in_the_queue(
-    innocent: Shop, value: str
-) -> None:
+def test_an_order_whose_customers_id_is_too_long_for_an_account_waits_in_the_queue(innocent: Shop, value: str) -> None:
     innocent.run("ALTER TABLE sample_shop.orders DISABLE TRIGGER USER")
     innocent.order("1", "5", customer=value)
     innocent.run("INSERT INTO loyalty.order_inbox (merchant_id, order_id, source) VALUES ('m1', '1', 'test')")

@@ -303,6 +303,6 @@ def test_whatever_happens_to_orders_the_ledger_shows_what_the_model_says(shop: S
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
         ),
     )

@@ -78,6 +78,7 @@ def test_a_sweep_of_one_merchant_leaves_the_others(cli: Cli, shop: Shop) -> None
     shop.run("DELETE FROM loyalty.order_inbox")
     cli.ok("award", "--sweep", "--merchant", "m2")
     assert [shop.balance(), shop.balance(merchant="m2")] == [0, 10]
+    assert shop.value("SELECT count(*) FROM loyalty.order_inbox") == 0
 
 
 def test_orders_that_cannot_be_decided_are_status_1(cli: Cli, shop: Shop) -> None:

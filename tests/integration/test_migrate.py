@@ -1,0 +1,89 @@
+"""`loyalty init`: repeated, twice at once, by an owner without superuser rights, and against a newer database."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import make_url, text
+
+from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.migrate import SchemaVersionError, require_current, upgrade
+from loyalty_pipelines.embedded import EmbeddedServer
+
+
+@pytest.fixture
+def empty_url(server: EmbeddedServer) -> Iterator[str]:
+    """The URL of a database without our schema."""
+    name = f"empty_{uuid.uuid4().hex[:16]}"
+    server.ensure_database(name)
+    yield server.url(name)
+    with psycopg.connect(server.url("postgres").replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_the_first_time_installs_and_the_second_changes_nothing(empty_url: str) -> None:
+    engine = connect(empty_url)
+    first, second = upgrade(engine), upgrade(engine)
+    assert (first.before, first.changed) == (None, True)
+    assert (second.before, second.changed) == (first.after, False)
+    engine.dispose()
+
+
+def test_two_at_once_install_once(empty_url: str) -> None:
+    results = []
+
+    def install() -> None:
+        engine = connect(empty_url)
+        results.append(upgrade(engine))
+        engine.dispose()
+
+    threads = [threading.Thread(target=install) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(result.changed for result in results) == [False, False, False, True]
+
+
+def test_code_that_is_older_than_the_database_says_so_and_changes_nothing(empty_url: str) -> None:
+    engine = connect(empty_url)
+    upgrade(engine)
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE loyalty.schema_version SET version_num = '9999'"))
+    with pytest.raises(SchemaVersionError, match="at version 9999.*a newer release has upgraded this database"):
+        upgrade(engine)
+    with engine.connect() as conn, pytest.raises(SchemaVersionError, match="newer release"):
+        require_current(conn)
+    engine.dispose()
+
+
+def test_a_database_without_the_schema_is_told_to_run_init(empty_url: str) -> None:
+    engine = connect(empty_url)
+    with engine.connect() as conn, pytest.raises(SchemaVersionError, match="run 'loyalty init'"):
+        require_current(conn)
+    engine.dispose()
+
+
+def test_an_administrator_without_superuser_rights_can_install(server: EmbeddedServer, empty_url: str) -> None:
+    url = make_url(empty_url)
+    admin_name = f"admin_{uuid.uuid4().hex[:8]}"
+    # As on a managed server: may create roles, owns the database, is no superuser. The roles exist there already when
+    # another database of the server has the schema; then somebody has to have granted their administration.
+    with psycopg.connect(empty_url.replace("+psycopg", ""), autocommit=True) as conn:
+        conn.execute(f"CREATE ROLE {admin_name} LOGIN CREATEROLE")
+        conn.execute(f"ALTER DATABASE {url.database} OWNER TO {admin_name}")
+        conn.execute("DO $$ BEGIN CREATE ROLE loyalty_owner; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+        conn.execute(f"GRANT loyalty_owner TO {admin_name} WITH ADMIN OPTION")
+    engine = connect(url.set(username=admin_name).render_as_string())
+    assert upgrade(engine).changed
+    with engine.connect() as conn:
+        require_current(conn)
+    engine.dispose()
+    with psycopg.connect(empty_url.replace("+psycopg", ""), autocommit=True) as conn:
+        conn.execute(f"REASSIGN OWNED BY {admin_name} TO postgres")
+        conn.execute(f"ALTER DATABASE {url.database} OWNER TO postgres")
+        conn.execute(f"DROP OWNED BY {admin_name}")
+    with psycopg.connect(server.url("postgres").replace("+psycopg", ""), autocommit=True) as conn:
+        conn.execute(f"DROP ROLE {admin_name}")
