@@ -1,0 +1,96 @@
+"""The commands of the documentation run as printed, in the order in which they are printed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from loyalty_pipelines.presets import read_preset
+from tests.shops import create_django_shop
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+# What the reader fills in.
+ANN = "00000000-0000-4000-8000-000000000011"
+NAMES = {"MERCHANT": "1", "CUSTOMER": ANN, "FILE": "shop.yaml", "orders.csv.gz": "orders.csv"}
+# Run by the developer, by CI and by tests of their own; here only their targets are looked up.
+MAKE = re.compile(r"^make (\S+)")
+# Runs until Ctrl-C: has a test of its own.
+ENDLESS = ("loyalty up",)
+
+
+def commands(document: str) -> list[str]:
+    """Return the commands of a document in order: lines of its code blocks, and code within sentences."""
+    content = (ROOT / document).read_text()
+    found = re.findall(r"^ *((?:loyalty|make) .+)$|`(loyalty [^`\n]+)`", content, re.MULTILINE)
+    lines = [(line or span).split("  #")[0].strip() for line, span in found]
+    return [line for line in lines if line]
+
+
+def test_there_are_documents_with_commands() -> None:
+    assert len([document for document in DOCS if commands(document)]) >= 4
+
+
+@pytest.mark.parametrize("document", [document for document in DOCS if commands(document)])
+def test_the_commands_of_a_document_run_as_printed(
+    document: str, database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    _make_django_shop(engine)
+    (tmp_path / "shop.yaml").write_text(read_preset("django_shop"))
+    (tmp_path / "orders.csv").write_text(f"order_id,customer_id,total,status,paid_at\n7,{ANN},19.99,paid,2026-01-31 12:00\n")
+    environment = {
+        **os.environ,
+        "LOYALTY_DATABASE_URL": database_url,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    if document != "README.md":
+        for command in ("loyalty init", "loyalty sources apply --preset django_shop", _programme()):
+            run(command, environment, tmp_path)
+    for command in commands(document):
+        if command.startswith("loyalty orders import"):
+            _forget_the_mapping(engine)
+        run(command, environment, tmp_path)
+
+
+def run(command: str, environment: dict[str, str], folder: Path) -> None:
+    """Run one command of a document; exit status 1 of `status` and `award` says something about the shop."""
+    if found := MAKE.match(command):
+        made = subprocess.run(["make", "-n", found[1]], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        return
+    if command.startswith("export ") or command in ENDLESS:
+        return
+    for name, value in NAMES.items():
+        command = re.sub(rf"\b{re.escape(name)}\b", value, command)
+    ended = subprocess.run(command, shell=True, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    allowed = {0, 1} if command.startswith(("loyalty status", "loyalty award")) else {0}
+    assert ended.returncode in allowed, f"{command}\n{ended.stdout}\n{ended.stderr}"
+    assert "Traceback" not in ended.stderr
+
+
+def _programme() -> str:
+    return "loyalty programs set 1 --points-per-unit 1 --valid-from 2020-01-01T00:00:00Z"
+
+
+def _make_django_shop(engine: Engine) -> None:
+    with engine.begin() as conn:
+        create_django_shop(conn)
+        conn.execute(text("INSERT INTO merchants_merchant (id, name, timezone) VALUES (1, 'One', 'Europe/Luxembourg')"))
+        conn.execute(text("INSERT INTO crm_contact (id, merchant_id) VALUES (:ann, 1)"), {"ann": ANN})
+        conn.execute(
+            text(
+                "INSERT INTO orders_order (merchant_id, contact_id, total, currency, payment_status, paid_at) "
+                "VALUES (1, :ann, 19.99, 'EUR', 'paid', now())"
+            ),
+            {"ann": ANN},
+        )
+
+
+def _forget_the_mapping(engine: Engine) -> None:
+    """Importing a file is for a machine without a shop: forget the one of the commands before."""
+    with engine.begin() as conn:
+        conn.execute(text("TRUNCATE loyalty.source_mapping"))
