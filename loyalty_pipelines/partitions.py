@@ -3,7 +3,8 @@
 import dagster as dg
 
 # Kept in step with loyalty_source.merchants by sensors/merchants.py.
-MERCHANTS = dg.DynamicPartitionsDefinition(name="merchant")
+MERCHANT = "merchant"
+MERCHANTS = dg.DynamicPartitionsDefinition(name=MERCHANT)
 
 # What Dagster refuses in a partition key. A merchant with such an id is awarded live like any other, but can't be
 # chosen as a partition.

@@ -95,9 +95,10 @@ def dagster_running(
     with _only_one(home) as pid_file:
         _end_leftover(pid_file, home)
         output = log.open("ab") if log else None
+        code = workspace or ("-w", str(_shipped("workspace.yaml")))
         try:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name(script)), *arguments, *(workspace or ("-w", str(_shipped("workspace.yaml"))))],
+                [str(Path(sys.executable).with_name(script)), *arguments, *code],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from loyalty_pipelines.jobs import award_checks_job, prune_history_job, sweep_points_job
-from loyalty_pipelines.partitions import MERCHANTS
+from loyalty_pipelines.partitions import MERCHANT
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
@@ -16,7 +16,7 @@ RANGE_END = "dagster/asset_partition_range_end"
     description="Every hour, all merchants in one run: finds orders that no trigger and no poll brought.",
 )
 def sweep_schedule(context: dg.ScheduleEvaluationContext):
-    merchants = context.instance.get_dynamic_partitions(MERCHANTS.name)
+    merchants = context.instance.get_dynamic_partitions(MERCHANT)
     if not merchants:
         return dg.SkipReason("There are no merchants yet.")
     return dg.RunRequest(tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]})

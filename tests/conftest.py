@@ -8,7 +8,6 @@ from pathlib import Path
 import fasteners
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from loyalty_pipelines.db import sample_shop
@@ -47,15 +46,16 @@ def _make_template(server: EmbeddedServer, shared: Path) -> None:
 def database_url(server: EmbeddedServer) -> Iterator[str]:
     """The URL of a fresh database with the schema installed, dropped after the test."""
     name = f"test_{uuid.uuid4().hex[:16]}"
-    with psycopg.connect(_plain(server.url("postgres")), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+    administer(server.url("postgres"), f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield server.url(name)
-    with psycopg.connect(_plain(server.url("postgres")), autocommit=True) as admin:
-        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    administer(server.url("postgres"), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-def _plain(url: str) -> str:
-    return url.replace("postgresql+psycopg://", "postgresql://")
+def administer(url: str, *statements: str) -> None:
+    """Run statements on the database of a SQLAlchemy URL, each committed at once."""
+    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement.encode())
 
 
 @pytest.fixture

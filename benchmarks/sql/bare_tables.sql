@@ -17,7 +17,7 @@ ALTER TABLE bare_order_points ADD PRIMARY KEY (merchant_id, order_id, account_id
 
 CREATE TABLE bare_inbox (LIKE loyalty.order_inbox INCLUDING DEFAULTS);
 INSERT INTO bare_inbox
-SELECT merchant_id::text, customer_id::text, id, id::text, 'benchmark', now() FROM shop.orders ORDER BY id;
+SELECT merchant_id::text, customer_id::text, id, id::text, 'benchmark', now() FROM shop.orders ORDER BY orders.id;
 ALTER TABLE bare_inbox ADD PRIMARY KEY (merchant_id, customer_id, inbox_id);
 
 CREATE UNLOGGED TABLE entries_to_write AS SELECT * FROM loyalty.ledger_entries;

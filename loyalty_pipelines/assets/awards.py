@@ -1,6 +1,6 @@
 """Points for paid orders: live from the inbox, and per merchant by comparing every order again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,7 @@ AWARDED_POINTS = dg.AssetKey(["loyalty", "awarded_points"])
 OWNERS = ["team:loyalty"]
 # Only what raises is retried: permanent errors are raised as Failure(allow_retries=False). A restart of PostgreSQL is
 # over after some seconds; batches retry within the step first, and finished batches stay.
-RETRY_TRANSIENT = dg.RetryPolicy(
-    max_retries=5, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
+RETRY_TRANSIENT = dg.RetryPolicy(max_retries=5, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 POOL = "ledger"
 
 
@@ -136,13 +134,12 @@ def instant(name: str, text: str | None) -> datetime | None:
     return value
 
 
-def failed_merchants(failures: dict[str, str] | Sequence[tuple[str, str]]) -> dg.Failure:
+def failed_merchants(failures: Mapping[str, str]) -> dg.Failure:
     """Return the Failure that names the merchants that failed, each with its reason; the others are committed."""
-    pairs = dict(failures)
     return dg.Failure(
-        f"{len(pairs)} merchant{'s' if len(pairs) > 1 else ''} failed, all others are done: "
-        + "; ".join(f"{merchant_id}: {reason}" for merchant_id, reason in list(pairs.items())[:10]),
-        metadata={"failed merchants": dg.MetadataValue.json(pairs)},
+        f"{len(failures)} merchant{'s' if len(failures) > 1 else ''} failed, all others are done: "
+        + "; ".join(f"{merchant_id}: {reason}" for merchant_id, reason in list(failures.items())[:10]),
+        metadata={"failed merchants": dg.MetadataValue.json(dict(failures))},
         allow_retries=False,
     )
 

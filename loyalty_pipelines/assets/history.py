@@ -16,9 +16,7 @@ class PruneConfig(dg.Config):
     keep_live_days: int = Field(
         default=7, ge=1, le=3650, description="The same for award_points_job, which runs many times an hour."
     )
-    max_runs: int = Field(
-        default=20_000, ge=1, le=1_000_000, description="At most this many runs are removed at once."
-    )
+    max_runs: int = Field(default=20_000, ge=1, le=1_000_000, description="At most this many runs are removed at once.")
 
 
 @dg.op(description="Deletes finished runs that are older than the configured days, with their events.")
@@ -26,9 +24,7 @@ def prune_history(context: dg.OpExecutionContext, config: PruneConfig) -> None:
     now = datetime.now(UTC)
     deleted = 0
     for job_name, days in (("award_points_job", config.keep_live_days), (None, config.keep_days)):
-        old = dg.RunsFilter(
-            job_name=job_name, statuses=FINISHED, created_before=now - timedelta(days=days)
-        )
+        old = dg.RunsFilter(job_name=job_name, statuses=FINISHED, created_before=now - timedelta(days=days))
         while deleted < config.max_runs:
             records = context.instance.get_run_records(
                 filters=old, limit=min(PAGE, config.max_runs - deleted), ascending=True

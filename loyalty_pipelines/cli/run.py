@@ -42,7 +42,7 @@ def _print_result(result: "DemoResult") -> None:
         (m.merchant_id, m.timezone, m.currency, m.orders, m.paid_orders, m.accounts, m.points, m.waiting)
         for m in result.merchants
     ]
-    totals = [sum(row[column] for row in rows) for column in range(3, len(SHOWN_COLUMNS))]
+    totals = [sum(column) for column in zip(*(row[3:] for row in rows), strict=True)]
     print_table(SHOWN_COLUMNS, [*rows, ("all", "", "", *totals)], numbers=SHOWN_COLUMNS[3:])
     print_table(
         ("check", "result"), [(name, "passed" if passed else "FAILED") for name, passed in result.checks.items()]

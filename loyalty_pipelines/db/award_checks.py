@@ -38,8 +38,6 @@ def waiting_orders(conn: Connection, *, limit: int = 1000) -> Sequence[WaitingOr
 def missing_orders(conn: Connection, *, hours: int) -> Sequence[MissingOrders]:
     """Return, per merchant, how many orders were looked at in the last `hours` and how many were gone."""
     return [
-        MissingOrders(
-            merchant_id=row.merchant_id, orders=int(row.orders), orders_missing=int(row.orders_missing)
-        )
+        MissingOrders(merchant_id=row.merchant_id, orders=int(row.orders), orders_missing=int(row.orders_missing))
         for row in conn.execute(MISSING_ORDERS, {"hours": hours})
     ]

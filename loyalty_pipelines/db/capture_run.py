@@ -22,7 +22,5 @@ def look_for_orders(engine: Engine, *, as_of: datetime) -> bool:
                 "run 'loyalty sources apply --file MAPPING.yaml'."
             )
         if mapping.capture is CaptureMode.POLL:
-            capture.poll(
-                conn, overlap=timedelta(seconds=mapping.poll_overlap_seconds), first_since=as_of
-            )
+            capture.poll(conn, overlap=timedelta(seconds=mapping.poll_overlap_seconds), first_since=as_of)
         return capture.is_pending(conn)

@@ -26,9 +26,7 @@ class SchemaVersionError(LoyaltyError):
     def __init__(self, *, found: str | None, expected: str, advice: str) -> None:
         self.found = found
         self.expected = expected
-        super().__init__(
-            f"The schema 'loyalty' is at version {found or 'none'}, this code needs {expected}: {advice}"
-        )
+        super().__init__(f"The schema 'loyalty' is at version {found or 'none'}, this code needs {expected}: {advice}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,9 +58,7 @@ def apply(conn: Connection, mapping: SourceMapping) -> AppliedMapping:
     return AppliedMapping(
         mapping=mapping,
         applied_at=applied_at,
-        triggers=tuple(
-            f"{capture.trigger} on {capture.part.relation}" for capture in captures_of(mapping, relations)
-        ),
+        triggers=tuple(f"{capture.trigger} on {capture.part.relation}" for capture in captures_of(mapping, relations)),
         notes=tuple(unindexed_keys(mapping, relations)),
     )
 

@@ -22,8 +22,11 @@ TIMESTAMPS = frozenset({"timestamptz", "timestamp", "date"})
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnInfo:
-    """A column of the shop. `base_type` is the catalogue's short name (`int8`, `varchar`), domains resolved;
-    empty for types that PostgreSQL does not bring along."""
+    """A column of the shop.
+
+    `base_type` is the catalogue's short name (`int8`, `varchar`), domains resolved; empty for types that PostgreSQL
+    does not bring along.
+    """
 
     name: str
     shown_type: str

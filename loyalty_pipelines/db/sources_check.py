@@ -118,11 +118,7 @@ def _missing_relation(
     if same_name:
         return _problem(path, found, f"there is {listed(same_name)}", f'did you mean "{same_name[0]}"')
     here = [table for schema, table in names if schema == wanted.schema_name]
-    exists = (
-        f"the schema has {listed(here)}"
-        if here
-        else f"schemas with relations are {listed(schemas) or 'none'}"
-    )
+    exists = f"the schema has {listed(here)}" if here else f"schemas with relations are {listed(schemas) or 'none'}"
     everywhere = {f"{schema}.{table}": None for schema, table in names}
     advice = did_you_mean(str(wanted), everywhere, "name a table, view or foreign table that exists")
     return _problem(path, found, exists, advice)
@@ -133,9 +129,7 @@ def _relation_problems(name: str, relation: RelationInfo) -> Iterator[MappingPro
     shown = f"{relation.schema_name}.{relation.table_name}"
     if relation.schema_name in ("loyalty_source", "pg_catalog", "information_schema"):
         advice = "name a relation of the shop"
-        yield _problem(
-            path, f"found {shorten(shown)}", f"{relation.schema_name} holds no shop's data", advice
-        )
+        yield _problem(path, f"found {shorten(shown)}", f"{relation.schema_name} holds no shop's data", advice)
     if relation.persistence == "t":
         yield _problem(path, f"found the temporary table {shorten(shown)}", "", "name a lasting relation")
     if not relation.can_select:
@@ -166,7 +160,7 @@ def _column_problems(name: str, part: MappedRelation, relation: RelationInfo) ->
             yield _problem(f"{name}.columns.{field.name}", found, f"expected {wanted[0]}", advice)
 
 
-def _wanted_type(kind: FieldKind, column: ColumnInfo) -> tuple[str, str] | None:
+def _wanted_type(kind: FieldKind, column: ColumnInfo) -> tuple[str, str] | None:  # noqa: PLR0911 - a line per kind
     """Return what types the kind takes and the best one when `column` has none of them; None when it has."""
     match kind:
         case FieldKind.ID if column.base_type in UNSTABLE_ID_TYPES:

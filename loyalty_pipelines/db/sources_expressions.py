@@ -63,9 +63,7 @@ def empty_value(field: SourceField) -> sql.Composable:
     return collate_c(null) if SQL_TYPES[field.kind] == "text" else null
 
 
-def value_of(
-    field: SourceField, part: MappedRelation, relation: RelationInfo, timezone: str
-) -> sql.Composable:
+def value_of(field: SourceField, part: MappedRelation, relation: RelationInfo, timezone: str) -> sql.Composable:
     """Return the expression of one field: the column where the row has a value, otherwise the default."""
     default = default_value(field, part.defaults.get(field.name, field.default))
     if field.name not in part.columns:
@@ -151,8 +149,10 @@ def points_value(column: ColumnInfo, default: sql.Composable | None) -> sql.Comp
 
 
 def timestamp_value(column: ColumnInfo, timezone: str) -> sql.Composable:
-    """Return the column as timestamptz. Local times outside the years 1 to 9999 become NULL: near the ends of
-    the range a conversion raises."""
+    """Return the column as timestamptz.
+
+    Local times outside the years 1 to 9999 become NULL: near the ends of the range a conversion raises.
+    """
     if column.base_type == "timestamptz":
         return sql.SQL("CAST({} AS timestamp with time zone)").format(raw(column))
     return sql.SQL(
@@ -239,8 +239,7 @@ def _guarded_bigint(word: sql.Composable) -> sql.Composable:
 
 def _guarded_uuid(word: sql.Composable) -> sql.Composable:
     return sql.SQL(
-        'CASE WHEN {word} COLLATE "C" LIKE {shape} AND {word} COLLATE "C" ~ {pattern}'
-        " THEN CAST({word} AS uuid) END"
+        'CASE WHEN {word} COLLATE "C" LIKE {shape} AND {word} COLLATE "C" ~ {pattern} THEN CAST({word} AS uuid) END'
     ).format(word=word, shape=literal(UUID_SHAPE), pattern=literal(UUID_PATTERN))
 
 

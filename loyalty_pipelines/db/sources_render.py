@@ -55,9 +55,7 @@ def render_script(
 
 def view_columns(relation: SourceRelation) -> list[tuple[str, LiteralString]]:
     """Return name and SQL type of each column of the view, in order."""
-    columns: list[tuple[str, LiteralString]] = [
-        (field.name, SQL_TYPES[field.kind]) for field in relation.fields
-    ]
+    columns: list[tuple[str, LiteralString]] = [(field.name, SQL_TYPES[field.kind]) for field in relation.fields]
     return [*columns, (SOURCE_STATUS, "text")] if relation.statuses else columns
 
 
@@ -73,9 +71,7 @@ def view_statement(relation: SourceRelation, mapping: SourceMapping, relations: 
         query = empty_query(relation)
     else:
         query = mapped_query(relation, part, info, mapping.timezone)
-    return sql.SQL("CREATE OR REPLACE VIEW loyalty_source.{} AS\n{}").format(
-        sql.Identifier(relation.name), query
-    )
+    return sql.SQL("CREATE OR REPLACE VIEW loyalty_source.{} AS\n{}").format(sql.Identifier(relation.name), query)
 
 
 def mapped_query(
@@ -244,9 +240,7 @@ def function_statement(
     ).format(
         name=sql.Identifier("loyalty_source", function),
         parameters=sql.SQL(", ").join(sql.SQL(f"{name} {kind}") for name, kind in parameters),
-        columns=lines_of(
-            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns
-        ),
+        columns=lines_of(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in columns),
         rows=sql.SQL("1" if function == "order_by_id" else "100"),
         body=Block(body),
     )

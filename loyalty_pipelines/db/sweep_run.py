@@ -59,8 +59,10 @@ def sweep_merchants(
     """
     for merchant_id in merchants:
         try:
-            yield with_retries(lambda m=merchant_id: _found(engine, m, paid_from, paid_to)) if is_dry_run else (
-                _sweep(engine, merchant_id, paid_from, paid_to, batch_size, run_id)
+            yield (
+                with_retries(lambda m=merchant_id: _found(engine, m, paid_from, paid_to))
+                if is_dry_run
+                else (_sweep(engine, merchant_id, paid_from, paid_to, batch_size, run_id))
             )
         except DBAPIError as error:
             if is_connection_loss(error):
@@ -68,9 +70,7 @@ def sweep_merchants(
             yield SweptMerchant(merchant_id=merchant_id, failure=short_text(error))
 
 
-def _found(
-    engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None
-) -> SweptMerchant:
+def _found(engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None) -> SweptMerchant:
     with reading(engine) as conn:
         found = sweep.count_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
     return SweptMerchant(merchant_id=merchant_id, found=found)
@@ -103,9 +103,7 @@ def _sweep(
     )
 
 
-def late_orders(
-    engine: Engine, *, settled_before: datetime
-) -> tuple[list[DifferenceCount], dict[str, str]]:
+def late_orders(engine: Engine, *, settled_before: datetime) -> tuple[list[DifferenceCount], dict[str, str]]:
     """Return the merchants with orders that should have their points since `settled_before`, and those unreadable.
 
     The most orders first; the second value is the error's text by merchant. A lost database is raised.

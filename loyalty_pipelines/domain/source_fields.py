@@ -68,9 +68,7 @@ def _key(name: str) -> SourceField:
 
 
 def _id(name: str, *, required: bool = False, takes_default: bool = False) -> SourceField:
-    return SourceField(
-        name=name, kind=FieldKind.ID, required=required, takes_default=takes_default, blank_is_null=True
-    )
+    return SourceField(name=name, kind=FieldKind.ID, required=required, takes_default=takes_default, blank_is_null=True)
 
 
 def _text(name: str, *, required: bool = False, default: str | None = None) -> SourceField:
@@ -208,8 +206,7 @@ PLANS = SourceRelation(
 )
 
 SOURCE_RELATIONS: dict[str, SourceRelation] = {
-    relation.name: relation
-    for relation in (MERCHANTS, CUSTOMERS, ORDERS, REFUNDS, PAYMENTS, SUBSCRIPTIONS, PLANS)
+    relation.name: relation for relation in (MERCHANTS, CUSTOMERS, ORDERS, REFUNDS, PAYMENTS, SUBSCRIPTIONS, PLANS)
 }
 
 UNRECOGNIZED = "unrecognized"

@@ -19,7 +19,7 @@ from loyalty_pipelines.domain.source_models import (
     SourceMappingError,
 )
 from loyalty_pipelines.domain.source_rules import problems_of, problems_of_shape
-from loyalty_pipelines.domain.source_yaml import YamlProblem, read_yaml
+from loyalty_pipelines.domain.source_yaml import YamlProblemError, read_yaml
 
 __all__ = [
     "SOURCE_RELATIONS",
@@ -46,7 +46,7 @@ def parse_mapping(text: str) -> SourceMapping:
     """
     try:
         data, lines = read_yaml(text)
-    except YamlProblem as error:
+    except YamlProblemError as error:
         raise SourceMappingError([_yaml_problem(error)]) from error
     if not isinstance(data, dict):
         raise SourceMappingError([_not_a_mapping(data)])
@@ -61,10 +61,8 @@ def parse_mapping(text: str) -> SourceMapping:
     return mapping
 
 
-def _yaml_problem(error: YamlProblem) -> MappingProblem:
-    return MappingProblem(
-        path="file", found=error.found, exists="", advice="write it as plain YAML", line=error.line
-    )
+def _yaml_problem(error: YamlProblemError) -> MappingProblem:
+    return MappingProblem(path="file", found=error.found, exists="", advice="write it as plain YAML", line=error.line)
 
 
 def _not_a_mapping(data: object) -> MappingProblem:

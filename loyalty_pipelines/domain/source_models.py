@@ -44,9 +44,7 @@ class SourceMappingError(ConfigurationError):
     def __init__(self, problems: list[MappingProblem] | tuple[MappingProblem, ...]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
-        head = (
-            "The source mapping has 1 problem" if count == 1 else f"The source mapping has {count} problems"
-        )
+        head = "The source mapping has 1 problem" if count == 1 else f"The source mapping has {count} problems"
         super().__init__("\n".join([f"{head}:", *(f"- {problem}" for problem in self.problems)]))
 
 

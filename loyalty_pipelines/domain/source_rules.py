@@ -153,9 +153,7 @@ def _merchant_row_problems(mapping: SourceMapping) -> Iterator[Found]:
     for number, merchant_id in enumerate(ids):
         if merchant_id in ids[:number]:
             location = ("merchants", "rows", number, "merchant_id")
-            yield _problem(
-                location, f"found {shorten(merchant_id)} twice", "", "give each merchant its own id"
-            )
+            yield _problem(location, f"found {shorten(merchant_id)} twice", "", "give each merchant its own id")
     for name in mapping.mapped_relations:
         part = mapping.relation(name)
         default = part.defaults.get("merchant_id") if part else None
@@ -202,9 +200,7 @@ def _missing_problems(relation: SourceRelation, part: MappedRelation, field: Sou
     where = f"{relation.name}.columns" + (f" or {relation.name}.defaults" if field.takes_default else "")
     advice = f"name its column in {where}"
     if field.name == "merchant_id" and relation.name == "refunds":
-        advice += (
-            "; a table of refunds without either: map a view that joins it to the orders, with capture: poll"
-        )
+        advice += "; a table of refunds without either: map a view that joins it to the orders, with capture: poll"
     yield _problem((relation.name, "columns", field.name), "found nothing", "", advice)
 
 
@@ -267,9 +263,7 @@ def _status_problems(relation: SourceRelation, part: MappedRelation) -> Iterator
         if ours not in relation.statuses:
             known = f"statuses of {relation.name} are {listed(relation.statuses) or 'none'}"
             advice = did_you_mean(ours, relation.statuses, "remove it")
-            yield _problem(
-                (relation.name, "status", ours), f"found the unknown status {shorten(ours)}", known, advice
-            )
+            yield _problem((relation.name, "status", ours), f"found the unknown status {shorten(ours)}", known, advice)
         for word in theirs:
             if owner.setdefault(word, ours) != ours:
                 found = f"found {shorten(word)} under {owner[word]} and under {ours}"

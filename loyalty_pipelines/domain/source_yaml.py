@@ -11,7 +11,7 @@ MAX_CHARACTERS = 1_000_000
 Path = tuple[str | int, ...]
 
 
-class YamlProblem(ValueError):
+class YamlProblemError(ValueError):
     """The text is not the plain YAML that a mapping needs."""
 
     def __init__(self, found: str, line: int | None = None) -> None:
@@ -23,25 +23,25 @@ class YamlProblem(ValueError):
 def read_yaml(text: str) -> tuple[object, dict[Path, int]]:
     """Return the content (dicts, lists, texts, None for an empty value) and the line of each path.
 
-    Raises YamlProblem for broken YAML, keys given twice, anchors (a short text could unfold without end) and
+    Raises YamlProblemError for broken YAML, keys given twice, anchors (a short text could unfold without end) and
     files that are too long or too deep.
     """
     if len(text) > MAX_CHARACTERS:
-        raise YamlProblem(f"found {len(text)} characters, a mapping may have {MAX_CHARACTERS}")
+        raise YamlProblemError(f"found {len(text)} characters, a mapping may have {MAX_CHARACTERS}")
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise YamlProblem("found an alias (*name)", event.start_mark.line + 1)
+                raise YamlProblemError("found an alias (*name)", event.start_mark.line + 1)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[Path, int] = {}
         return _plain(node, (), lines), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlProblem(f"found {error.problem}", mark.line + 1 if mark else None) from error
+        raise YamlProblemError(f"found {error.problem}", mark.line + 1 if mark else None) from error
     except yaml.YAMLError as error:
-        raise YamlProblem(f"found characters that YAML does not allow ({error})") from error
+        raise YamlProblemError(f"found characters that YAML does not allow ({error})") from error
     except RecursionError as error:
-        raise YamlProblem("found values nested too deeply") from error
+        raise YamlProblemError("found values nested too deeply") from error
 
 
 def _plain(node: yaml.Node | None, path: Path, lines: dict[Path, int]) -> object:
@@ -61,10 +61,10 @@ def _plain_mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            raise YamlProblem("found a key that is not a text", line)
+            raise YamlProblemError("found a key that is not a text", line)
         key = key_node.value
         if key in content:
-            raise YamlProblem(f"found the key {key!r} twice", line)
+            raise YamlProblemError(f"found the key {key!r} twice", line)
         content[key] = _plain(value_node, (*path, key), lines)
         lines[(*path, key)] = line
     return content

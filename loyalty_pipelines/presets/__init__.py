@@ -18,7 +18,5 @@ def read_preset(name: str) -> str:
     Raises ConfigurationError when there is none of that name.
     """
     if name not in PRESETS:
-        raise ConfigurationError(
-            f"found no preset {name!r}; presets are {', '.join(PRESETS)}; name one of these."
-        )
+        raise ConfigurationError(f"found no preset {name!r}; presets are {', '.join(PRESETS)}; name one of these.")
     return files("loyalty_pipelines.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")

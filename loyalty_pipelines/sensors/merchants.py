@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from loyalty_pipelines.partitions import MERCHANTS, is_partition_key
+from loyalty_pipelines.partitions import MERCHANT, MERCHANTS, is_partition_key
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 
@@ -40,7 +40,7 @@ def merchants_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase
 
     with ledger.engine() as engine, reading(engine) as conn:
         merchants = merchant_ids(conn)
-    changes = compare(merchants=merchants, partitions=context.instance.get_dynamic_partitions(MERCHANTS.name))
+    changes = compare(merchants=merchants, partitions=context.instance.get_dynamic_partitions(MERCHANT))
     if changes.refused:
         context.log.warning(
             f"No partition for merchants {', '.join(map(repr, changes.refused))}: Dagster refuses such ids as "

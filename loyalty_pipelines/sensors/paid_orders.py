@@ -27,9 +27,7 @@ class RunInFlight:
     requested_at: datetime
 
 
-def decide(
-    *, is_pending: bool, in_flight: Sequence[RunInFlight], as_of: datetime
-) -> dg.RunRequest | dg.SkipReason:
+def decide(*, is_pending: bool, in_flight: Sequence[RunInFlight], as_of: datetime) -> dg.RunRequest | dg.SkipReason:
     """Decide whether to start a run: at most one at a time, unless that one is older than it may get.
 
     No run key: a used key would never run again, not even after a failure. What was awarded is in PostgreSQL.
@@ -60,9 +58,7 @@ def paid_orders_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDataba
 
 
 def _in_flight(instance: dg.DagsterInstance) -> list[RunInFlight]:
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=award_points_job.name, statuses=IN_FLIGHT), limit=10
-    )
+    records = instance.get_run_records(dg.RunsFilter(job_name=award_points_job.name, statuses=IN_FLIGHT), limit=10)
     return [
         RunInFlight(run_id=record.dagster_run.run_id, requested_at=record.create_timestamp.astimezone(UTC))
         for record in records

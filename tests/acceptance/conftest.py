@@ -98,8 +98,10 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     shop = Shop(engine)
     shop.merchant("m1")
     log = tmp_path / "daemon.log"
-    with dagster_running("dagster-daemon", ["run"], environment=environment, log=log):
-        with dg.DagsterInstance.get() as instance:
-            yield RunningDagster(shop, instance, ledger_server, environment, log)
+    with (
+        dagster_running("dagster-daemon", ["run"], environment=environment, log=log),
+        dg.DagsterInstance.get() as instance,
+    ):
+        yield RunningDagster(shop, instance, ledger_server, environment, log)
     engine.dispose()
     ledger_server.stop()

@@ -41,7 +41,9 @@ def test_the_commands_of_a_document_run_as_printed(
 ) -> None:
     _make_django_shop(engine)
     (tmp_path / "shop.yaml").write_text(read_preset("django_shop"))
-    (tmp_path / "orders.csv").write_text(f"order_id,customer_id,total,status,paid_at\n7,{ANN},19.99,paid,2026-01-31 12:00\n")
+    (tmp_path / "orders.csv").write_text(
+        f"order_id,customer_id,total,status,paid_at\n7,{ANN},19.99,paid,2026-01-31 12:00\n"
+    )
     environment = {
         **os.environ,
         "LOYALTY_DATABASE_URL": database_url,
@@ -66,7 +68,9 @@ def run(command: str, environment: dict[str, str], folder: Path) -> None:
         return
     for name, value in NAMES.items():
         command = re.sub(rf"\b{re.escape(name)}\b", value, command)
-    ended = subprocess.run(command, shell=True, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, shell=True, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
     allowed = {0, 1} if command.startswith(("loyalty status", "loyalty award")) else {0}
     assert ended.returncode in allowed, f"{command}\n{ended.stdout}\n{ended.stderr}"
     assert "Traceback" not in ended.stderr

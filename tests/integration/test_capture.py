@@ -18,10 +18,12 @@ def without_triggers(shop: Shop) -> None:
     shop.run("ALTER TABLE sample_shop.refunds DISABLE TRIGGER ALL")
 
 
-def swept(engine: Engine, merchant_id: str = "m1", **period: datetime) -> int:
+def swept(
+    engine: Engine, merchant_id: str = "m1", *, paid_from: datetime | None = None, paid_to: datetime | None = None
+) -> int:
     """Run the sweep of one merchant and return how many orders it enqueued."""
     with engine.begin() as conn:
-        return sweep.enqueue_differences(conn, merchant_id, **period)
+        return sweep.enqueue_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
 
 
 def polled(engine: Engine) -> int:
@@ -94,8 +96,8 @@ def test_the_sweep_of_a_period_leaves_other_orders_alone(shop: Shop) -> None:
     shop.order("1", "10.00", paid_at="2025-01-31 23:59:59+00")
     shop.order("2", "20.00", paid_at="2025-02-01 00:00:00+00")
     shop.order("3", "40.00", paid_at="2025-03-01 00:00:00+00")
-    period = {"paid_from": datetime(2025, 2, 1, tzinfo=UTC), "paid_to": datetime(2025, 3, 1, tzinfo=UTC)}
-    assert swept(shop.engine, **period) == 1
+    from_february, to_march = datetime(2025, 2, 1, tzinfo=UTC), datetime(2025, 3, 1, tzinfo=UTC)
+    assert swept(shop.engine, paid_from=from_february, paid_to=to_march) == 1
     shop.award()
     assert shop.balance() == 20
 

@@ -177,6 +177,13 @@ def test_names_of_columns_are_guessed_in_any_spelling(cli: Cli, tmp_path: Path) 
     assert found["first_paid_at"] == "2024-05-01T10:00:00+00:00"
 
 
+@pytest.mark.parametrize("zone", [" +0200", "+02:00", " UTC", "Z", " GMT", ""])
+def test_a_zone_in_the_file_counts_however_it_is_written(cli: Cli, tmp_path: Path, zone: str) -> None:
+    path = write_orders(tmp_path / "f.csv", HEADER, [f"1,ann,1,paid,2024-05-01 12:00:00{zone},EUR"])
+    hour = "10" if "2" in zone else "12"
+    assert load(cli, path)["first_paid_at"] == f"2024-05-01T{hour}:00:00+00:00"
+
+
 def test_columns_can_be_named(cli: Cli, ledger: Shop, tmp_path: Path) -> None:
     path = write_orders(tmp_path / "f.csv", "k,id,who,gross,net,state,day,cur", ["1,x,ann,12,10,ok,2024-05-01,EUR"])
     named = ["--order-column", "k", "--customer-column", "who", "--amount-column", "net", "--paid-at-column", "day"]
@@ -287,7 +294,13 @@ def test_a_packed_file_and_a_byte_order_mark_are_read(cli: Cli, tmp_path: Path) 
     [
         ("f.csv.gz", b"order_id,total\n", "file: found a file that can't be unpacked"),
         ("f.csv.gz", gzip.compress("\n".join([HEADER, *GOOD]).encode())[:-10], "can't be unpacked"),
-        ("f.csv", HEADER.encode() + b"\n1,\xe9ve,1,paid,2024-05-01,EUR\n", "the byte 0xe9, which is not UTF-8"),
+        ("f.csv", HEADER.encode() + b"\n1,\xe9ve,1,paid,2024-05-01,EUR\n", "line 2, file: found the byte 0xe9, which"),
+        ("f.csv", b"k\xe9y,total\n1,2\n", "line 1, file: found the byte 0xe9, which is not UTF-8"),
+        (
+            "f.csv.gz",
+            gzip.compress(HEADER.encode() + b"\n" + b"x" * 3_000_000),
+            "line 2, file: found CSV that can't be",
+        ),
         ("f.csv", HEADER.encode() + b"\n" + b"x" * 200_000 + b"\n", "field larger than field limit"),
     ],
 )

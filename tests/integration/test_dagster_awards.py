@@ -79,9 +79,7 @@ def test_a_failed_merchant_does_not_hide_the_others(shop: Shop, instance: dg.Dag
         "CREATE FUNCTION break_m2() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN IF NEW.merchant_id = 'm2' THEN RAISE undefined_column; END IF; RETURN NEW; END $$"
     )
-    shop.run(
-        "CREATE TRIGGER break_m2 BEFORE INSERT ON loyalty.ledger_entries FOR EACH ROW EXECUTE FUNCTION break_m2()"
-    )
+    shop.run("CREATE TRIGGER break_m2 BEFORE INSERT ON loyalty.ledger_entries FOR EACH ROW EXECUTE FUNCTION break_m2()")
     result = sweep(instance, "m1", "m2", "m3")
     assert not result.success
     assert set(materialized(instance, AWARDED_POINTS)) == {"m1", "m3"}
@@ -104,15 +102,11 @@ def test_a_backfill_of_a_period_awards_only_that_period(shop: Shop, instance: dg
     shop.run("ALTER TABLE sample_shop.orders DISABLE TRIGGER ALL")
     shop.order("1", "10", paid_at="2025-01-15 12:00:00+00")
     shop.order("2", "20", paid_at="2025-02-15 12:00:00+00")
-    assert sweep(
-        instance, "m1", paid_from="2025-02-01T00:00:00+00:00", paid_to="2025-03-01T00:00:00+00:00"
-    ).success
+    assert sweep(instance, "m1", paid_from="2025-02-01T00:00:00+00:00", paid_to="2025-03-01T00:00:00+00:00").success
     assert shop.balance() == 20
 
 
-def test_an_instant_without_a_zone_is_refused_before_anything_is_done(
-    shop: Shop, instance: dg.DagsterInstance
-) -> None:
+def test_an_instant_without_a_zone_is_refused_before_anything_is_done(shop: Shop, instance: dg.DagsterInstance) -> None:
     shop.order("1", "10")
     result = sweep(instance, "m1", paid_from="2025-02-01")
     assert not result.success
@@ -148,9 +142,7 @@ def test_a_paid_order_without_points_turns_its_check_red(shop: Shop, instance: d
     assert found.metadata["points missing"].value == 10
 
 
-def test_points_of_an_order_that_is_not_paid_turn_the_check_red(
-    shop: Shop, instance: dg.DagsterInstance
-) -> None:
+def test_points_of_an_order_that_is_not_paid_turn_the_check_red(shop: Shop, instance: dg.DagsterInstance) -> None:
     shop.order("1", "10", paid_at="2025-01-15 12:00:00+00")
     shop.award()
     shop.run("ALTER TABLE sample_shop.orders DISABLE TRIGGER ALL")

@@ -26,9 +26,7 @@ from loyalty_pipelines.embedded import EmbeddedServer, EmbeddedServerError, star
 
 PROJECT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(
-    not AS_ROOT, reason="only root can be root; run the tests as root for this one"
-)
+needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root can be root; run the tests as root for this one")
 
 # Starts the server, says so, and ends normally when its standard input is closed.
 USE_SERVER = """
@@ -204,7 +202,7 @@ def test_a_foreign_port_or_locale_in_the_environment_changes_nothing(new_dir, pr
 
 
 def test_a_small_dev_shm_moves_shared_memory_elsewhere(data_dir, monkeypatch):
-    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 16384, *[0] * 7)))
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 16384, *[0] * 7)))
     assert query(start_server(data_dir), "SHOW dynamic_shared_memory_type") == ("sysv",)
 
 
@@ -411,7 +409,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(new_dir, m
     new_dir.mkdir()
     (new_dir / "letter.txt").write_text("dear")
     shutil.chown(new_dir, made_once.owner())
-    with pytest.raises(ConfigurationError, match="is not empty and no PostgreSQL data folder.* LOYALTY_HOME"):
+    with pytest.raises(ConfigurationError, match=r"is not empty and no PostgreSQL data folder.* LOYALTY_HOME"):
         start_server(new_dir)
     (new_dir / "PG_VERSION").write_text("16\n")
     with pytest.raises(ConfigurationError, match="holds PostgreSQL 16, expected PostgreSQL 18"):
@@ -467,9 +465,7 @@ def test_without_variables_both_databases_are_in_one_server_under_home(new_dir):
 
 
 def run_with(environment: dict[str, str], code: str, *, path: Path = PROJECT) -> str:
-    inherited = {
-        k: v for k, v in os.environ.items() if k not in ("LOYALTY_DATABASE_URL", "DAGSTER_POSTGRES_URL")
-    }
+    inherited = {k: v for k, v in os.environ.items() if k not in ("LOYALTY_DATABASE_URL", "DAGSTER_POSTGRES_URL")}
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**inherited, "PYTHONPATH": f"{path}:{PROJECT}", **environment},
@@ -536,9 +532,7 @@ def as_user(user: pwd.struct_passwd, code: str, copy: Path) -> subprocess.Comple
     if user.pw_uid != os.geteuid() and not readable_by(user, Path(sys.executable).resolve()):
         if not copy.exists():  # for instance a Python under /root; links cost no time and no space
             leave_out = shutil.ignore_patterns("site-packages", "test", "__pycache__", "share", "include")
-            shutil.copytree(
-                sys.base_prefix, copy, ignore=leave_out, symlinks=True, copy_function=link_or_copy
-            )
+            shutil.copytree(sys.base_prefix, copy, ignore=leave_out, symlinks=True, copy_function=link_or_copy)
             copy.parent.chmod(0o755)
         environment |= {"PYTHONHOME": str(copy), "LD_LIBRARY_PATH": str(copy / "lib")}
         executable = copy / "bin" / Path(sys.executable).resolve().name
@@ -553,12 +547,13 @@ def as_user(user: pwd.struct_passwd, code: str, copy: Path) -> subprocess.Comple
         cwd="/",
         capture_output=True,
         text=True,
+        check=False,
     )
 
 
 def readable_by(user: pwd.struct_passwd, executable: Path) -> bool:
     command = ["test", "-x", str(executable)]
-    return subprocess.run(command, user=user.pw_uid, group=user.pw_gid, extra_groups=[]).returncode == 0
+    return subprocess.run(command, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False).returncode == 0
 
 
 def link_or_copy(source: str, target: str) -> None:

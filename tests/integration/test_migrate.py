@@ -4,13 +4,13 @@ import threading
 import uuid
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.migrate import SchemaVersionError, require_current, upgrade
 from loyalty_pipelines.embedded import EmbeddedServer
+from tests.conftest import administer
 
 
 @pytest.fixture
@@ -19,8 +19,7 @@ def empty_url(server: EmbeddedServer) -> Iterator[str]:
     name = f"empty_{uuid.uuid4().hex[:16]}"
     server.ensure_database(name)
     yield server.url(name)
-    with psycopg.connect(server.url("postgres").replace("+psycopg", ""), autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    administer(server.url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_the_first_time_installs_and_the_second_changes_nothing(empty_url: str) -> None:
@@ -52,7 +51,7 @@ def test_code_that_is_older_than_the_database_says_so_and_changes_nothing(empty_
     upgrade(engine)
     with engine.begin() as conn:
         conn.execute(text("UPDATE loyalty.schema_version SET version_num = '9999'"))
-    with pytest.raises(SchemaVersionError, match="at version 9999.*a newer release has upgraded this database"):
+    with pytest.raises(SchemaVersionError, match=r"at version 9999.*a newer release has upgraded this database"):
         upgrade(engine)
     with engine.connect() as conn, pytest.raises(SchemaVersionError, match="newer release"):
         require_current(conn)
@@ -71,19 +70,22 @@ def test_an_administrator_without_superuser_rights_can_install(server: EmbeddedS
     admin_name = f"admin_{uuid.uuid4().hex[:8]}"
     # As on a managed server: may create roles, owns the database, is no superuser. The roles exist there already when
     # another database of the server has the schema; then somebody has to have granted their administration.
-    with psycopg.connect(empty_url.replace("+psycopg", ""), autocommit=True) as conn:
-        conn.execute(f"CREATE ROLE {admin_name} LOGIN CREATEROLE")
-        conn.execute(f"ALTER DATABASE {url.database} OWNER TO {admin_name}")
-        conn.execute("DO $$ BEGIN CREATE ROLE loyalty_owner; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
-        conn.execute(f"GRANT loyalty_owner TO {admin_name} WITH ADMIN OPTION")
+    administer(
+        empty_url,
+        f"CREATE ROLE {admin_name} LOGIN CREATEROLE",
+        f"ALTER DATABASE {url.database} OWNER TO {admin_name}",
+        "DO $$ BEGIN CREATE ROLE loyalty_owner; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        f"GRANT loyalty_owner TO {admin_name} WITH ADMIN OPTION",
+    )
     engine = connect(url.set(username=admin_name).render_as_string())
     assert upgrade(engine).changed
     with engine.connect() as conn:
         require_current(conn)
     engine.dispose()
-    with psycopg.connect(empty_url.replace("+psycopg", ""), autocommit=True) as conn:
-        conn.execute(f"REASSIGN OWNED BY {admin_name} TO postgres")
-        conn.execute(f"ALTER DATABASE {url.database} OWNER TO postgres")
-        conn.execute(f"DROP OWNED BY {admin_name}")
-    with psycopg.connect(server.url("postgres").replace("+psycopg", ""), autocommit=True) as conn:
-        conn.execute(f"DROP ROLE {admin_name}")
+    administer(
+        empty_url,
+        f"REASSIGN OWNED BY {admin_name} TO postgres",
+        f"ALTER DATABASE {url.database} OWNER TO postgres",
+        f"DROP OWNED BY {admin_name}",
+    )
+    administer(server.url("postgres"), f"DROP ROLE {admin_name}")

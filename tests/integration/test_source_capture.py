@@ -31,9 +31,7 @@ orders:
 COLUMNS = "customer text, total numeric, state text, at timestamptz, upd timestamptz, note text"
 
 
-def apply_small(
-    conn: Connection, *, relation: str = "small", capture: str = "trigger", extra: str = ""
-) -> None:
+def apply_small(conn: Connection, *, relation: str = "small", capture: str = "trigger", extra: str = "") -> None:
     sources.apply(conn, parse_mapping(MAPPING.format(relation=relation, capture=capture) + extra))
 
 
@@ -48,9 +46,7 @@ def create_small(conn: Connection, key: str = "bigint PRIMARY KEY") -> None:
 
 def drain(conn: Connection) -> list[tuple[str, str, str]]:
     """Empty the inbox and return merchant, customer and order of its rows, sorted."""
-    taken = conn.execute(
-        text("DELETE FROM loyalty.order_inbox RETURNING merchant_id, customer_id, order_id, source")
-    )
+    taken = conn.execute(text("DELETE FROM loyalty.order_inbox RETURNING merchant_id, customer_id, order_id, source"))
     found = [tuple(row) for row in taken]
     assert all(source == "trigger" for *_, source in found)
     return sorted((merchant, customer, order) for merchant, customer, order, _ in found)
@@ -68,9 +64,7 @@ def test_a_new_order_and_every_mapped_change_are_noted_and_nothing_else(engine: 
     with engine.begin() as conn:
         create_small(conn)
         apply_small(conn)
-        conn.exec_driver_sql(
-            "INSERT INTO small (id, customer, state) VALUES (1, 'a', 'new'), (2, NULL, 'new')"
-        )
+        conn.exec_driver_sql("INSERT INTO small (id, customer, state) VALUES (1, 'a', 'new'), (2, NULL, 'new')")
         assert drain(conn) == [("main", "", "2"), ("main", "a", "1")]
         conn.exec_driver_sql("UPDATE small SET note = 'x', upd = now()")
         assert drain(conn) == []
@@ -142,9 +136,7 @@ def test_columns_without_equality_are_compared_as_text(engine: Engine):
         ]
         sources.apply(
             conn,
-            parse_mapping(
-                mapping.replace("customer_id: j", "customer_id: customer").replace(", store_id: x", "")
-            ),
+            parse_mapping(mapping.replace("customer_id: j", "customer_id: customer").replace(", store_id: x", "")),
         )
         conn.exec_driver_sql("INSERT INTO small (id, p) VALUES (1, '(1,2)')")
         drain(conn)
@@ -162,8 +154,7 @@ def test_copy_upsert_and_merge_are_noted(engine: Engine):
             copy.write("1\tcopied\n2\tcopied\n")
         assert drain(conn) == [("main", "copied", "1"), ("main", "copied", "2")]
         conn.exec_driver_sql(
-            "INSERT INTO small (id, total) VALUES (2, 7), (3, 7)"
-            " ON CONFLICT (id) DO UPDATE SET total = excluded.total"
+            "INSERT INTO small (id, total) VALUES (2, 7), (3, 7) ON CONFLICT (id) DO UPDATE SET total = excluded.total"
         )
         assert drain(conn) == [("main", "", "3"), ("main", "copied", "2")]
 
@@ -220,9 +211,7 @@ def test_the_shop_goes_on_when_the_schema_loyalty_is_gone(engine: Engine):
     with engine.begin() as conn:
         assert conn.exec_driver_sql("SELECT payment_status FROM orders_order").scalar_one() == "paid"
     assert len(warnings) == 4
-    assert all(
-        warning.startswith("WARNING: loyalty could not note changed orders (42P01") for warning in warnings
-    )
+    assert all(warning.startswith("WARNING: loyalty could not note changed orders (42P01") for warning in warnings)
 
 
 def test_the_shop_does_not_wait_for_a_locked_inbox(engine: Engine):
@@ -303,9 +292,7 @@ def test_the_pipeline_reads_everything_without_a_right_on_the_shops_tables(engin
     with engine.begin() as conn:
         create_supabase_shop(conn)
         sources.apply(conn, mapping_of("supabase_shop"))
-        vendor = conn.exec_driver_sql(
-            "INSERT INTO vendors (store_name) VALUES ('V') RETURNING id"
-        ).scalar_one()
+        vendor = conn.exec_driver_sql("INSERT INTO vendors (store_name) VALUES ('V') RETURNING id").scalar_one()
         insert = text("INSERT INTO orders (vendor_id, total_amount) VALUES (:v, 1) RETURNING id")
         order = conn.execute(insert, {"v": vendor}).scalar_one()
         conn.exec_driver_sql("SET LOCAL ROLE loyalty_pipeline")
@@ -361,9 +348,7 @@ def test_an_ordinary_owner_of_the_shops_tables_can_apply_the_mapping(engine: Eng
         conn.exec_driver_sql(f"GRANT USAGE ON SCHEMA loyalty TO {shop_user}")
         conn.exec_driver_sql(f"GRANT SELECT, INSERT ON loyalty.source_mapping TO {shop_user}")
         # The right to hand the role on is enough: the script takes it, uses it and gives it back.
-        conn.exec_driver_sql(
-            f"GRANT loyalty_capture TO {shop_user} WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
-        )
+        conn.exec_driver_sql(f"GRANT loyalty_capture TO {shop_user} WITH ADMIN OPTION, INHERIT FALSE, SET FALSE")
     owner = create_engine(engine.url.set(username=shop_user, password=None))
     try:
         for _ in range(2):
@@ -378,9 +363,7 @@ def test_an_ordinary_owner_of_the_shops_tables_can_apply_the_mapping(engine: Eng
     with engine.begin() as conn:
         assert drain(conn) == [("main", "", "1")]
         assert (
-            conn.execute(
-                text("SELECT pg_has_role(:u, 'loyalty_capture', 'USAGE')"), {"u": shop_user}
-            ).scalar_one()
+            conn.execute(text("SELECT pg_has_role(:u, 'loyalty_capture', 'USAGE')"), {"u": shop_user}).scalar_one()
             is False
         )
         conn.exec_driver_sql("DROP FUNCTION loyalty_source.capture_orders_insert CASCADE")
@@ -427,13 +410,10 @@ def test_a_batch_is_looked_up_through_the_primary_key_of_the_shop(engine: Engine
     with engine.begin() as conn:
         fill(conn, f"{key} PRIMARY KEY", value)
         apply_small(conn)
-        conn.exec_driver_sql(
-            'CREATE TEMP TABLE wanted (merchant_id text COLLATE "C", order_id text COLLATE "C")'
-        )
+        conn.exec_driver_sql('CREATE TEMP TABLE wanted (merchant_id text COLLATE "C", order_id text COLLATE "C")')
         conn.exec_driver_sql("INSERT INTO wanted SELECT 'main', id::text FROM small LIMIT 50")
         conn.exec_driver_sql(
-            "INSERT INTO wanted VALUES ('main', 'no such order'),"
-            " ('other', (SELECT min(id::text) FROM small))"
+            "INSERT INTO wanted VALUES ('main', 'no such order'), ('other', (SELECT min(id::text) FROM small))"
         )
         conn.exec_driver_sql("ANALYZE wanted")
         plan = "\n".join(conn.exec_driver_sql(f"EXPLAIN {LOOK_UP}").scalars())
@@ -457,12 +437,8 @@ def test_refunds_of_a_batch_are_found_through_the_index_of_the_shop(engine: Engi
             "INSERT INTO payments_refund (merchant_id, order_id, amount)"
             " SELECT 7, md5(i::text)::uuid, i FROM generate_series(1, 20000) AS i"
         )
-        conn.exec_driver_sql(
-            'CREATE TEMP TABLE wanted (merchant_id text COLLATE "C", order_id text COLLATE "C")'
-        )
-        conn.exec_driver_sql(
-            "INSERT INTO wanted SELECT '7', order_id::text FROM payments_refund WHERE amount <= 50"
-        )
+        conn.exec_driver_sql('CREATE TEMP TABLE wanted (merchant_id text COLLATE "C", order_id text COLLATE "C")')
+        conn.exec_driver_sql("INSERT INTO wanted SELECT '7', order_id::text FROM payments_refund WHERE amount <= 50")
         conn.exec_driver_sql("ANALYZE payments_refund, wanted")
         plan = "\n".join(conn.exec_driver_sql(f"EXPLAIN {query}").scalars())
         assert "Function Scan" not in plan and "payments_refund_order_id" in plan, plan
@@ -489,14 +465,10 @@ def test_the_other_functions_use_the_indexes_of_the_shop_too(engine: Engine, fun
 
 
 def test_changes_in_local_time_are_found_by_index_and_exactly(engine: Engine):
-    changed = (
-        "SELECT order_id FROM loyalty_source.orders_changed_since('2024-10-27 00:30+00') ORDER BY order_id"
-    )
+    changed = "SELECT order_id FROM loyalty_source.orders_changed_since('2024-10-27 00:30+00') ORDER BY order_id"
     with engine.begin() as conn:
         create_flask_razorpay_shop(conn)
-        poll = in_poll_mode("flask_razorpay_shop").yaml_text.replace(
-            "timezone: UTC  ", "timezone: Europe/Paris  "
-        )
+        poll = in_poll_mode("flask_razorpay_shop").yaml_text.replace("timezone: UTC  ", "timezone: Europe/Paris  ")
         sources.apply(conn, parse_mapping(poll))
         # In Paris the hour from 02:00 to 03:00 comes twice that night.
         conn.exec_driver_sql(
@@ -559,12 +531,7 @@ def test_the_default_merchant_has_the_orders_without_one(engine: Engine):
         conn.exec_driver_sql("INSERT INTO small (id, m) VALUES (1, 5), (2, NULL)")
         assert drain(conn) == [("5", "", "1"), ("main", "", "2")]
         look_up = text("SELECT count(*) FROM loyalty_source.order_by_id(:m, :o)")
-        found = [
-            (m, o)
-            for m in ("5", "main")
-            for o in "12"
-            if conn.execute(look_up, {"m": m, "o": o}).scalar_one()
-        ]
+        found = [(m, o) for m in ("5", "main") for o in "12" if conn.execute(look_up, {"m": m, "o": o}).scalar_one()]
         assert found == [("5", "1"), ("main", "2")]
         assert conn.exec_driver_sql(
             "SELECT order_id FROM loyalty_source.orders_of_merchant('main')"

@@ -35,9 +35,7 @@ def paths(conn: Connection, mapping_text: str) -> dict[str, str]:
 
 def typed_orders(*columns: str, mapping: str = "", relation: str = "typed", **fields: str) -> str:
     """A mapping of orders over a table of the given columns; `fields` maps beyond the usual names."""
-    named = {
-        name: name for name in ("order_id", "customer_id", "total_amount", "status", "paid_at", "updated_at")
-    }
+    named = {name: name for name in ("order_id", "customer_id", "total_amount", "status", "paid_at", "updated_at")}
     listed = ", ".join(f"{field}: {column}" for field, column in (named | fields).items())
     return (
         f"version: 1\ncapture: poll\ntimezone: Europe/Paris\n{FIXED}\n"
@@ -92,17 +90,15 @@ def test_a_django_order_keeps_its_values_and_an_unknown_word_is_not_guessed(engi
             " payment_status, paid_at) VALUES (7, 19.99, 50, 'usd', 'paid', '2024-05-01 10:00+02'),"
             " (7, 5, 0, NULL, 'on_hold', NULL), (7, 6, 0, '', 'PAID', NULL)"
         )
-        paid, held, upper = rows(
-            conn, "SELECT * FROM loyalty_source.orders ORDER BY total_amount DESC, order_id"
-        )[0:3:1]
+        paid, held, upper = rows(conn, "SELECT * FROM loyalty_source.orders ORDER BY total_amount DESC, order_id")[
+            0:3:1
+        ]
         by_total = {row["total_amount"]: row for row in (paid, held, upper)}
         order = by_total[Decimal("19.99")]
         assert (order["merchant_id"], order["currency"], order["status"]) == ("7", "USD", "paid")
         assert (order["points_redeemed"], order["customer_id"]) == (50, None)
         assert order["paid_at"] == datetime(2024, 5, 1, 8, tzinfo=UTC)
-        word = {
-            total: (row["status"], row["source_status"], row["currency"]) for total, row in by_total.items()
-        }
+        word = {total: (row["status"], row["source_status"], row["currency"]) for total, row in by_total.items()}
         assert word[Decimal(5)] == ("unrecognized", "on_hold", "EUR")
         assert word[Decimal(6)] == ("unrecognized", "PAID", "EUR")
         merchant = one(conn, "SELECT * FROM loyalty_source.merchants")
@@ -113,13 +109,10 @@ def test_a_supabase_shop_finds_refunds_and_payments_by_reference(engine: Engine)
     with engine.begin() as conn:
         create_supabase_shop(conn)
         sources.apply(conn, mapping_of("supabase_shop"))
-        vendor = conn.exec_driver_sql(
-            "INSERT INTO vendors (store_name) VALUES ('V') RETURNING id"
-        ).scalar_one()
+        vendor = conn.exec_driver_sql("INSERT INTO vendors (store_name) VALUES ('V') RETURNING id").scalar_one()
         order = conn.execute(
             text(
-                "INSERT INTO orders (vendor_id, total_amount, payment_status)"
-                " VALUES (:v, 40, 'completed') RETURNING id"
+                "INSERT INTO orders (vendor_id, total_amount, payment_status) VALUES (:v, 40, 'completed') RETURNING id"
             ),
             {"v": vendor},
         ).scalar_one()
@@ -136,9 +129,7 @@ def test_a_supabase_shop_finds_refunds_and_payments_by_reference(engine: Engine)
         values = {"m": str(vendor), "o": str(order)}
         found = one(conn, "SELECT * FROM loyalty_source.order_by_id(:m, :o)", **values)
         assert (found["status"], found["source_status"], found["points_redeemed"]) == ("paid", "completed", 0)
-        assert one(conn, "SELECT amount FROM loyalty_source.refunds_of_order(:m, :o)", **values) == {
-            "amount": 15
-        }
+        assert one(conn, "SELECT amount FROM loyalty_source.refunds_of_order(:m, :o)", **values) == {"amount": 15}
         payment = one(conn, "SELECT * FROM loyalty_source.payments")
         assert (payment["amount"], payment["status"], payment["order_id"]) == (40, "captured", str(order))
         assert one(conn, "SELECT timezone, currency FROM loyalty_source.merchants") == {
@@ -213,9 +204,7 @@ def test_amounts_in_text_become_numbers_or_nan(engine: Engine):
         assert [row["total_amount"] for row in found[:-1] if not row["total_amount"].is_nan()] == [
             Decimal(number) for number in words.values() if number != "NaN"
         ]
-        assert [row["total_amount"].is_nan() for row in found[:-1]] == [
-            number == "NaN" for number in words.values()
-        ]
+        assert [row["total_amount"].is_nan() for row in found[:-1]] == [number == "NaN" for number in words.values()]
         assert found[-1]["total_amount"].is_nan()
 
 
@@ -289,9 +278,7 @@ def test_redeemed_points_are_whole_or_unknown_and_never_raise(
         ("timestamp", "'4713-01-01 BC'", None),
     ],
 )
-def test_instants_are_read_in_the_zone_of_the_mapping(
-    engine: Engine, kind: str, value: str, shown: datetime | None
-):
+def test_instants_are_read_in_the_zone_of_the_mapping(engine: Engine, kind: str, value: str, shown: datetime | None):
     with engine.begin() as conn:
         create_typed(conn, paid_at=kind)
         sources.apply(conn, parse_mapping(typed_orders()))
@@ -306,9 +293,7 @@ def test_flags_may_be_booleans_numbers_or_words(engine: Engine):
     )
     with engine.begin() as conn:
         create_typed(conn)
-        conn.exec_driver_sql(
-            "CREATE TABLE people (id int, at timestamptz, flag boolean, number int, word text)"
-        )
+        conn.exec_driver_sql("CREATE TABLE people (id int, at timestamptz, flag boolean, number int, word text)")
         conn.exec_driver_sql(
             "INSERT INTO people VALUES (1, now(), true, 1, ' Yes'),"
             " (2, now(), false, 0, 'off'), (3, now(), NULL, NULL, '?')"
@@ -323,9 +308,7 @@ def test_nobody_is_not_an_account_and_rows_without_a_key_are_left_out(engine: En
     with engine.begin() as conn:
         create_typed(conn, order_id="text")
         sources.apply(conn, parse_mapping(typed_orders()))
-        conn.exec_driver_sql(
-            "INSERT INTO typed (order_id, customer_id) VALUES ('a', ''), (NULL, 'c'), ('', 'c')"
-        )
+        conn.exec_driver_sql("INSERT INTO typed (order_id, customer_id) VALUES ('a', ''), (NULL, 'c'), ('', 'c')")
         found = rows(conn, "SELECT order_id, customer_id FROM loyalty_source.orders ORDER BY order_id")
         assert found == [{"order_id": "", "customer_id": "c"}, {"order_id": "a", "customer_id": None}]
 
@@ -378,10 +361,7 @@ def test_a_missing_relation_names_those_that_are_near(engine: Engine):
         assert 'no relation "typde" in schema "public"' in found["orders.relation"]
         assert 'did you mean "public.typed"' in found["orders.relation"]
         assert "there is public.typed" in paths(conn, typed_orders(relation="shop.typed"))["orders.relation"]
-        assert (
-            'did you mean "public.typed"'
-            in paths(conn, typed_orders(relation="public.Typed"))["orders.relation"]
-        )
+        assert 'did you mean "public.typed"' in paths(conn, typed_orders(relation="public.Typed"))["orders.relation"]
 
 
 def test_a_name_longer_than_an_identifier_is_not_cut_to_another_one(engine: Engine):
@@ -393,9 +373,7 @@ def test_a_name_longer_than_an_identifier_is_not_cut_to_another_one(engine: Engi
 def test_all_problems_are_told_at_once_with_the_columns_that_exist(engine: Engine):
     with engine.begin() as conn:
         create_typed(conn, total_amount="boolean", paid_at="time", updated_at="text")
-        mapping = typed_orders(order_id="order_ident", mapping="refunds:\n" + REFUNDS).replace(
-            "Europe/Paris", "Paris"
-        )
+        mapping = typed_orders(order_id="order_ident", mapping="refunds:\n" + REFUNDS).replace("Europe/Paris", "Paris")
         found = paths(conn, mapping)
     assert list(found) == [
         "timezone",
@@ -455,9 +433,7 @@ def test_applying_twice_leaves_what_was_built_on_the_views(engine: Engine):
     with engine.begin() as conn:
         create_django_shop(conn)
         sources.apply(conn, mapping_of("django_shop"))
-        conn.exec_driver_sql(
-            "CREATE VIEW public.report AS SELECT order_id, status FROM loyalty_source.orders"
-        )
+        conn.exec_driver_sql("CREATE VIEW public.report AS SELECT order_id, status FROM loyalty_source.orders")
         create_flask_razorpay_shop(conn)
         conn.exec_driver_sql("""INSERT INTO "order" (id, amount) VALUES (5, 100)""")
         sources.apply(conn, mapping_of("flask_razorpay_shop"))

@@ -48,7 +48,7 @@ def test_sensors_and_schedules_run_by_default() -> None:
 
 def test_every_job_has_a_longest_runtime() -> None:
     for job in defs.jobs or ():
-        assert int(job.tags["dagster/max_runtime"]) > 0, job.name
+        assert int((job.tags or {})["dagster/max_runtime"]) > 0, job.name
 
 
 def test_importing_the_code_location_imports_nothing_slow() -> None:

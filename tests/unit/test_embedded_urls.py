@@ -26,9 +26,7 @@ ACCEPTED = ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2
         "u:postgres://@h/db",  # a password that looks like a scheme stays as it is
     ],
 )
-def test_an_accepted_form_gets_the_driver_and_keeps_the_rest(
-    variable, read, driver, scheme, rest, monkeypatch
-):
+def test_an_accepted_form_gets_the_driver_and_keeps_the_rest(variable, read, driver, scheme, rest, monkeypatch):
     monkeypatch.setenv(variable, f" {scheme}://{rest}\n")
     assert read() == f"{driver}://{rest}"
 
@@ -47,9 +45,7 @@ def test_an_accepted_form_gets_the_driver_and_keeps_the_rest(
         ("postgresql://shop:hunter2 hunter2@db/points", "contains white space"),
     ],
 )
-def test_another_form_is_refused_without_showing_the_password(
-    variable, read, driver, value, shown, monkeypatch
-):
+def test_another_form_is_refused_without_showing_the_password(variable, read, driver, value, shown, monkeypatch):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError) as caught:
         read()
@@ -79,9 +75,7 @@ def test_home_is_a_folder_here_when_the_environment_names_none(value, monkeypatc
 
 def test_the_server_s_urls_quote_the_database_and_the_folder():
     server = embedded.EmbeddedServer(data_dir=Path("/d"), socket_dir=Path("/tmp/a b/?&%"))
-    assert (
-        server.url("x/y z") == "postgresql+psycopg://postgres@/x%2Fy%20z?host=/tmp/a%20b/%3F%26%25&port=5432"
-    )
+    assert server.url("x/y z") == "postgresql+psycopg://postgres@/x%2Fy%20z?host=/tmp/a%20b/%3F%26%25&port=5432"
     assert server.psycopg2_url("loyalty").startswith("postgresql+psycopg2://postgres@/loyalty?host=/tmp/")
 
 

@@ -130,9 +130,7 @@ def test_an_unknown_field_names_the_nearest_field():
 
 
 def test_every_missing_required_field_is_named_at_once():
-    text = SMALL.replace("order_id: id, customer_id: customer, ", "").replace(
-        "merchant_id: main, currency", "currency"
-    )
+    text = SMALL.replace("order_id: id, customer_id: customer, ", "").replace("merchant_id: main, currency", "currency")
     paths = [problem.path for problem in problems_in(text)]
     assert paths == ["orders.columns.merchant_id", "orders.columns.order_id", "orders.columns.customer_id"]
 

@@ -409,6 +409,8 @@ AS $function$
     -- Whether looking at an order again would change something. The account is one that has points of the order, or
     -- NULL where there is none.
     SELECT CASE
+        -- An order that waits in the queue and can be decided by now: its item has to be closed.
+        WHEN queued_reason IS NOT NULL AND outcome IN ('earning', 'unpaid', 'no_programme', 'no_customer') THEN true
         WHEN outcome IN ('no_customer', 'order_missing') THEN false
         WHEN outcome = 'earning' AND account_customer_id IS NULL THEN true
         WHEN outcome = 'earning' AND account_customer_id = order_customer_id
@@ -419,6 +421,18 @@ AS $function$
         -- An order that can't be decided is in the queue with this reason, or has to get there.
         ELSE queued_reason IS DISTINCT FROM outcome
     END
+$function$;
+
+CREATE FUNCTION loyalty.is_without_points(p_merchant_id text, p_order_id text, p_customer_id text) RETURNS boolean
+LANGUAGE sql STABLE
+AS $function$
+    -- Whether an order was never awarded to this customer, for orders that another customer has or had points of.
+    SELECT NOT EXISTS (
+        SELECT FROM loyalty.order_points AS op
+        JOIN loyalty.accounts AS a ON a.merchant_id = op.merchant_id AND a.account_id = op.account_id
+        WHERE op.merchant_id = p_merchant_id COLLATE "C" AND op.order_id = p_order_id COLLATE "C"
+            AND a.customer_id = p_customer_id COLLATE "C"
+    )
 $function$;
 
 CREATE FUNCTION loyalty.order_differences(
@@ -474,9 +488,16 @@ AS $function$
     WHERE
         (p_paid_from IS NULL OR o.paid_at >= p_paid_from)
         AND (p_paid_to IS NULL OR o.paid_at < p_paid_to)
-        AND loyalty.is_order_different(
-            v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", op.customer_id,
-            op.target_points, op.stamps_in_force, q.reason
+        AND (
+            loyalty.is_order_different(
+                v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", op.customer_id,
+                op.target_points, op.stamps_in_force, q.reason
+            )
+            -- An order that moved: nothing is left on the former account, and nothing is on the new one yet.
+            OR (
+                v.outcome = 'earning' AND op.customer_id <> o.customer_id COLLATE "C"
+                AND loyalty.is_without_points(p_merchant_id, o.order_id, o.customer_id)
+            )
         )
 $function$;
 COMMENT ON FUNCTION loyalty.order_differences IS
