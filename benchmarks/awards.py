@@ -122,7 +122,8 @@ def one_by_one(url: str) -> float:
     with engine.connect() as conn:
         orders = conn.execute(
             text(
-                "SELECT merchant_id::text, id::text, customer_id::text, total FROM shop.orders ORDER BY paid_at LIMIT :n"
+                "SELECT merchant_id::text, id::text, customer_id::text, total FROM shop.orders "
+                "ORDER BY paid_at LIMIT :n"
             ),
             {"n": ONE_BY_ONE_ORDERS},
         ).all()

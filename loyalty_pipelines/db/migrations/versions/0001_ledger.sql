@@ -507,11 +507,11 @@ COMMENT ON FUNCTION loyalty.order_differences IS
 
 GRANT USAGE ON SCHEMA loyalty TO loyalty_pipeline, loyalty_app, loyalty_capture, loyalty_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA loyalty TO loyalty_pipeline;
-REVOKE UPDATE, DELETE, TRUNCATE ON loyalty.ledger_entries FROM PUBLIC, loyalty_pipeline;
+REVOKE UPDATE, DELETE, TRUNCATE ON loyalty.ledger_entries FROM public, loyalty_pipeline;
 GRANT SELECT ON ALL TABLES IN SCHEMA loyalty TO loyalty_reader;
 -- The trigger on the shop's table may do this and nothing else.
 GRANT INSERT ON loyalty.order_inbox TO loyalty_capture;
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty TO loyalty_pipeline, loyalty_reader;
 
 RESET ROLE;
