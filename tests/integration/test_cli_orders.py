@@ -299,7 +299,7 @@ def test_a_packed_file_and_a_byte_order_mark_are_read(cli: Cli, tmp_path: Path) 
         (
             "f.csv.gz",
             gzip.compress(HEADER.encode() + b"\n" + b"x" * 3_000_000),
-            "line 2, file: found CSV that can't be",
+            "line 2, file: found CSV that can't be read (a line of 1,000,000 bytes",
         ),
         ("f.csv", HEADER.encode() + b"\n" + b"x" * 200_000 + b"\n", "field larger than field limit"),
     ],
