@@ -49,6 +49,8 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
         if swept and dry_run:
             _print_differences(swept, as_json=as_json)
             return
+        if not dry_run:
+            _poll(engine)
         with _progress(engine, wanted, as_json=as_json) as on_batch:
             report = drain(
                 engine,
@@ -60,6 +62,15 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
     _print_report(report, swept, as_json=as_json)
     if report.failures or report.total("orders_queued") or (swept and swept.failures):
         click.get_current_context().exit(1)
+
+
+def _poll(engine: "Engine") -> None:
+    """In poll mode, bring what changed in the shop, as the sensor does."""
+    from datetime import UTC, datetime
+
+    from loyalty_pipelines.db.capture_run import look_for_orders
+
+    look_for_orders(engine, as_of=datetime.now(UTC))
 
 
 def _check(engine: "Engine", merchants: Sequence[str]) -> None:

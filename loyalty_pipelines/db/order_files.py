@@ -19,8 +19,6 @@ from loyalty_pipelines.domain.order_files import (
     parse_line,
 )
 
-SHOP_EXISTS = load("order_files/shop_exists")
-LOCK_SHOP = load("order_files/lock_shop")
 CREATE_STAGE = load("order_files/create_stage")
 COPY_LINES = read("order_files/copy_lines")
 ANALYZE_STAGE = load("order_files/analyze_stage")
@@ -69,9 +67,6 @@ class _Reading:
 
 def prepare(conn: Connection) -> None:
     """Make the sample shop where it is missing; raise `ImportRefusedError` when another shop is mapped."""
-    if conn.execute(SHOP_EXISTS).scalar_one() is False:
-        # CREATE ... IF NOT EXISTS fails when two do it at once; the second waits here for the first one's commit.
-        conn.execute(LOCK_SHOP)
     current = sources.current(conn)
     if current is not None and _tables(current) != _tables(sample_shop.mapping()):
         raise ImportRefusedError(

@@ -5,10 +5,12 @@ from importlib.resources import files
 from sqlalchemy import Connection
 
 from loyalty_pipelines.db import sources
-from loyalty_pipelines.db.statements import read
+from loyalty_pipelines.db.statements import load, read
 from loyalty_pipelines.domain.source_mapping import SourceMapping, parse_mapping
 
 CREATE = read("sample_shop/create")
+EXISTS = load("sample_shop/exists")
+LOCK = load("sample_shop/lock")
 
 
 def mapping() -> SourceMapping:
@@ -18,6 +20,9 @@ def mapping() -> SourceMapping:
 
 def create(conn: Connection) -> None:
     """Create the sample shop's tables where they are missing and map them; the caller commits."""
-    conn.exec_driver_sql(CREATE)
+    if conn.execute(EXISTS).scalar_one() is False:
+        # CREATE ... IF NOT EXISTS fails when two do it at once; the second waits here for the first one's commit.
+        conn.execute(LOCK)
+        conn.exec_driver_sql(CREATE)
     if sources.current(conn) is None:
         sources.apply(conn, mapping())

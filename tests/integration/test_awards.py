@@ -491,6 +491,23 @@ def test_only_what_an_order_earned_since_the_expiry_can_be_taken_back(shop: Shop
     assert shop.problems() == []
 
 
+def test_what_was_waived_after_the_expiry_does_not_make_the_expired_part_takeable(shop: Shop) -> None:
+    shop.order("1", "100")
+    shop.award()
+    shop.expire("ann")
+    shop.change("1", total=120)
+    shop.award()
+    shop.spend("ann", 20)
+    shop.change("1", total=100)
+    shop.award()
+    assert shop.tracked("1") == {"ann": (100, 120, 20)}
+    shop.order("2", "50")
+    shop.change("1", total=80)
+    shop.award()
+    assert (shop.balance(), shop.tracked("1")["ann"]) == (50, (80, 120, 40))
+    assert shop.problems() == []
+
+
 def test_an_order_that_is_paid_again_after_expiry_does_not_bring_expired_points_back(shop: Shop) -> None:
     shop.order("1", "100")
     shop.award()

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from loyalty_pipelines.db import sample_shop, sources
+from loyalty_pipelines.domain.source_mapping import parse_mapping
 from tests.cli import Cli
 from tests.shop import Shop
 
@@ -69,6 +71,14 @@ def test_a_sweep_finds_what_no_trigger_saw(cli: Cli, shop: Shop) -> None:
     assert "Swept 1 merchant: 1 order differed from the ledger." in cli.ok("award", "--sweep").out
     assert shop.balance() == 10
     assert cli.ok("award", "--sweep", "--json").document["swept"] == {"m1": 0}
+
+
+def test_in_poll_mode_it_brings_what_changed_before_it_awards(cli: Cli, shop: Shop) -> None:
+    with shop.engine.begin() as conn:
+        sources.apply(conn, parse_mapping(sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")))
+    shop.order("1", "10")
+    assert "1 order changed balances by 10 points." in cli.ok("award").out
+    assert "No orders wait." in cli.ok("award").out
 
 
 def test_a_sweep_of_one_merchant_leaves_the_others(cli: Cli, shop: Shop) -> None:

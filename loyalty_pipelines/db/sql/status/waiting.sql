@@ -1,5 +1,5 @@
 -- Merchants with waiting orders, those that wait longest first, and the totals over all of them. Reads the inbox once
--- (150 ms at 1,000,000 rows); reads only.
+--; reads only.
 SELECT
     w.merchant_id,
     w.orders,
