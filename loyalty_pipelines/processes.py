@@ -128,6 +128,16 @@ def _only_one(home: Path) -> Iterator[Path]:
         yield home / "loyalty-up.pid"
 
 
+def end_leftovers(environment: Mapping[str, str]) -> None:
+    """End what an earlier start on this DAGSTER_HOME left behind when it was killed; its web server holds the port.
+
+    Raises `AlreadyRunningError` when that start is alive.
+    """
+    home = Path(environment["DAGSTER_HOME"])
+    with _only_one(home) as pid_file:
+        _end_leftover(pid_file, home)
+
+
 def _end_leftover(pid_file: Path, home: Path) -> None:
     """End the Dagster processes of a start whose own process was killed; nothing else with that number."""
     text = pid_file.read_text().strip() if pid_file.exists() else ""
@@ -140,6 +150,7 @@ def _end_leftover(pid_file: Path, home: Path) -> None:
             continue
         if is_ours:
             process.kill()
+            process.wait(STOP_SECONDS)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -65,10 +65,11 @@ def up(host: str, port: int) -> None:
     """
     from loyalty_pipelines.db.engine import connect
     from loyalty_pipelines.db.migrate import upgrade
-    from loyalty_pipelines.processes import dagster_environment, dagster_running, refuse_busy_port
+    from loyalty_pipelines.processes import dagster_environment, dagster_running, end_leftovers, refuse_busy_port
 
-    refuse_busy_port(host, port)
     environment = dagster_environment()
+    end_leftovers(environment)
+    refuse_busy_port(host, port)
     engine = connect(environment["LOYALTY_DATABASE_URL"])
     upgrade(engine)
     _warn_without_mapping(engine)

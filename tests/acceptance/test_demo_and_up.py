@@ -1,0 +1,139 @@
+"""`loyalty demo` and `loyalty up`, as a person runs them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from tests.acceptance.conftest import wait_for
+
+pytestmark = pytest.mark.xdist_group("dagster")
+
+LOYALTY = str(Path(sys.executable).with_name("loyalty"))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A machine without any database: everything goes to a fresh LOYALTY_HOME."""
+    return {**os.environ, "LOYALTY_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def up(environment: dict[str, str], port: int, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`loyalty up`, ended after the test whatever it did."""
+    with (tmp_path / "up.log").open("wb") as log:
+        process = start_up(environment, port, log)
+        yield process
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+    assert dagster_processes(environment) == []
+
+
+def start_up(environment: dict[str, str], port: int, log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([LOYALTY, "up", "--port", str(port)], env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def is_ready(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def dagster_processes(environment: dict[str, str]) -> list[psutil.Process]:
+    """Return the live processes of Dagster that run on this LOYALTY_HOME."""
+    home = str(Path(environment["LOYALTY_HOME"]) / "dagster")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("DAGSTER_HOME") == home and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_demo_awards_everything_and_ends_by_itself(environment: dict[str, str]) -> None:
+    ended = subprocess.run(
+        [LOYALTY, "demo", "--orders", "4000", "--merchants", "4", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert set(result["checks"].values()) == {True}
+    assert len(result["checks"]) == 4
+    assert result["orders_added"] == 4000
+    assert len(result["merchants"]) == 4
+    assert {merchant["waiting"] for merchant in result["merchants"]} == {0}
+    assert all(merchant["points"] > 0 for merchant in result["merchants"])
+    assert min(result[f"orders_{what}"] for what in ("paid_late", "cancelled", "refunded")) > 0
+    assert dagster_processes(environment) == []
+
+
+def test_the_web_ui_answers_and_ends_with_sigterm(up: subprocess.Popen[bytes], port: int) -> None:
+    wait_for("the web UI", lambda: is_ready(port))
+    up.terminate()
+    assert up.wait(60) == 0
+
+
+def test_a_second_one_is_refused_and_says_why(
+    up: subprocess.Popen[bytes], environment: dict[str, str], port: int
+) -> None:
+    wait_for("the web UI", lambda: is_ready(port))
+    for words in (["up", "--port", str(port)], ["demo", "--orders", "1"]):
+        refused = subprocess.run([LOYALTY, *words], env=environment, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "Dagster is running on" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_port_that_somebody_else_uses_is_named(environment: dict[str, str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        refused = subprocess.run(
+            [LOYALTY, "up", "--port", port], env=environment, capture_output=True, text=True, check=False
+        )
+    assert refused.returncode == 1
+    assert f"Port {port} on 127.0.0.1 can't be used" in refused.stderr
+
+
+def test_what_a_killed_one_left_behind_is_ended_by_the_next(
+    up: subprocess.Popen[bytes], environment: dict[str, str], port: int
+) -> None:
+    wait_for("the web UI", lambda: is_ready(port))
+    left = {process.pid for process in dagster_processes(environment)} - {up.pid}
+    up.send_signal(signal.SIGKILL)
+    up.wait()
+    assert left
+    again = start_up(environment, port)
+    try:
+        wait_for("the old ones to end", lambda: left.isdisjoint({one.pid for one in dagster_processes(environment)}))
+        wait_for("the web UI", lambda: is_ready(port))
+    finally:
+        again.terminate()
+        again.wait(60)
