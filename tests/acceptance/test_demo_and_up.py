@@ -44,7 +44,8 @@ def up(environment: dict[str, str], port: int, tmp_path: Path) -> Iterator[subpr
         if process.poll() is None:
             process.terminate()
             process.wait(60)
-    assert dagster_processes(environment) == []
+    # A code server that was asked to end says goodbye to Dagster's database first.
+    wait_for("all of Dagster's processes to end", lambda: dagster_processes(environment) == [])
 
 
 def start_up(environment: dict[str, str], port: int, log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
