@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from loyalty_pipelines.assets.shop import MERCHANTS_TABLE, ORDERS, REFUNDS
+from loyalty_pipelines.domain.awards import DEFAULT_BATCH_SIZE
 from loyalty_pipelines.partitions import MERCHANTS
 from loyalty_pipelines.resources.database import LedgerDatabase
 
@@ -28,7 +29,10 @@ class AwardConfig(dg.Config):
     """How to award."""
 
     batch_size: int = Field(
-        default=10_000, ge=1, le=100_000, description="Orders per transaction; accounts stay locked that long."
+        default=DEFAULT_BATCH_SIZE,
+        ge=1,
+        le=100_000,
+        description="Orders per transaction; accounts stay locked that long.",
     )
 
 

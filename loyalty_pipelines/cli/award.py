@@ -12,7 +12,7 @@ from loyalty_pipelines.cli.errors import first_line
 from loyalty_pipelines.cli.option_types import TEXT
 from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, print_table, say
 from loyalty_pipelines.cli.programs import current_user
-from loyalty_pipelines.domain.awards import AwardReport, Batch, DifferenceCount, MerchantAwards
+from loyalty_pipelines.domain.awards import DEFAULT_BATCH_SIZE, AwardReport, Batch, DifferenceCount, MerchantAwards
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -32,7 +32,7 @@ class Sweep:
 @click.option("--merchant", "merchants", type=TEXT, multiple=True, help="Only this merchant; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Work everything out and write nothing.")
 @click.option("--sweep", is_flag=True, help="First compare every order with the ledger, also those nobody noted.")
-@click.option("--batch-size", type=click.IntRange(1, 100_000), default=10_000, show_default=True,
+@click.option("--batch-size", type=click.IntRange(1, 100_000), default=DEFAULT_BATCH_SIZE, show_default=True,
               help="Orders in one transaction.")  # fmt: skip
 @json_option
 def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: int, as_json: bool) -> None:

@@ -24,6 +24,11 @@ QUEUE_OUTCOMES = (
 DATABASE_ERROR = "database_error"
 
 
+# Orders per transaction. 20,000 hold their accounts for about 0.2 s and cost 0.95 of what 10,000 cost per order; 40,000
+# cost 0.88, but hold them for 0.4 s. A checkout waits as long.
+DEFAULT_BATCH_SIZE = 20_000
+
+
 class BatchDoesNotAddUpError(LoyaltyError):
     """A batch contradicts itself; it was rolled back and nothing was written."""
 

@@ -102,6 +102,28 @@ def test_an_error_raised_by_the_shops_own_function_is_of_one_order_too(shop: Sho
     assert shop.problems() == []
 
 
+def test_poison_is_found_alone_also_when_orders_are_awarded_one_by_one(shop: Shop) -> None:
+    map_over(shop, TOTALS.format(total="10 * total / CASE WHEN id = '5' THEN 0 ELSE 10 END"))
+    many_orders(shop, 20)
+    assert shop.drain(batch_size=1).failures == {}
+    assert (points(shop), shop.queued()) == (190, {"5": "database_error"})
+    assert shop.problems() == []
+
+
+def test_a_merchant_whose_poison_not_even_the_queue_takes_fails_and_ends(shop: Shop) -> None:
+    shop.merchant("m0")
+    shop.run("ALTER TABLE loyalty.reconciliation_queue ADD CONSTRAINT no_fives CHECK (order_id <> '5')")
+    map_over(shop, TOTALS.format(total="10 * total / CASE WHEN id = '5' AND merchant_id = 'm1' THEN 0 ELSE 10 END"))
+    for merchant in ("m0", "m1"):
+        many_orders(shop, 20, merchant=merchant)
+    report = shop.drain()
+    assert list(report.failures) == ["m1"]
+    assert "no_fives" in report.failures["m1"]
+    assert (points(shop, "m0"), shop.queued()) == (200, {})
+    assert points(shop) + 10 * shop.inbox() == 200
+    assert shop.problems() == []
+
+
 def test_poison_is_awarded_like_any_order_once_its_cause_is_gone(shop: Shop) -> None:
     map_over(shop, TOTALS.format(total="10 * total / CASE WHEN id = '5' THEN 0 ELSE 10 END"))
     many_orders(shop, 10)
