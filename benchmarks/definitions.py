@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from loyalty_pipelines.definitions import defs as product
+from loyalty_pipelines import definitions as product
 
 
 @dg.op
@@ -16,4 +16,4 @@ def empty_job() -> None:
     nothing()
 
 
-defs = dg.Definitions.merge(product, dg.Definitions(jobs=[empty_job]))
+defs = dg.Definitions.merge(product.defs, dg.Definitions(jobs=[empty_job]))

@@ -264,6 +264,9 @@ class OrderHistories(RuleBasedStateMachine):
         order_id = self._pick(pick)
         self._change(order_id, replace(self.model.orders[order_id], status="paid", total=total))
         self.award(1)
+        self.order(Decimal(80), self.model.orders[order_id].customer, "paid")
+        self._change(order_id, replace(self.model.orders[order_id], status="refunded"))
+        self.award(1000)
 
     @rule(total=st.sampled_from(AMOUNTS[:4]), later=st.sampled_from(AMOUNTS[:4]), pick=st.integers(0, 99))
     def earn_and_expire_and_earn_again_and_take_back(self, total: Decimal, later: Decimal, pick: int) -> None:
