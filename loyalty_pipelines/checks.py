@@ -75,7 +75,7 @@ class LagConfig(dg.Config):
     """How long an order may wait."""
 
     max_minutes: int = Field(
-        default=10, ge=1, le=10_080, description="An order that waits longer than this turns the check red."
+        default=10, ge=1, le=10_080, description="An order that waits longer than this turns the check yellow."
     )
 
 

@@ -10,6 +10,14 @@ from loyalty_pipelines.assets.history import prune_history
 LIVE_MAX_RUNTIME_SECONDS = 15 * 60
 SWEEP_MAX_RUNTIME_SECONDS = 6 * 60 * 60
 
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
 award_points_job = dg.define_asset_job(
     "award_points_job",
     selection=dg.AssetSelection.assets(LIVE_AWARDS).without_checks(),

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from loyalty_pipelines.jobs import award_checks_job, prune_history_job, sweep_points_job
+from loyalty_pipelines.jobs import IN_FLIGHT, award_checks_job, prune_history_job, sweep_points_job
 from loyalty_pipelines.partitions import MERCHANT
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -16,6 +16,11 @@ RANGE_END = "dagster/asset_partition_range_end"
     description="Every hour, all merchants in one run: finds orders that no trigger and no poll brought.",
 )
 def sweep_schedule(context: dg.ScheduleEvaluationContext):
+    in_flight = context.instance.get_run_records(
+        dg.RunsFilter(job_name=sweep_points_job.name, statuses=IN_FLIGHT), limit=1
+    )
+    if in_flight:
+        return dg.SkipReason(f"Sweep {in_flight[0].dagster_run.run_id} is not finished yet.")
     merchants = context.instance.get_dynamic_partitions(MERCHANT)
     if not merchants:
         return dg.SkipReason("There are no merchants yet.")

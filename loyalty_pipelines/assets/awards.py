@@ -22,7 +22,9 @@ OWNERS = ["team:loyalty"]
 # Only what raises is retried: permanent errors are raised as Failure(allow_retries=False). A restart of PostgreSQL is
 # over after some seconds; batches retry within the step first, and finished batches stay.
 RETRY_TRANSIENT = dg.RetryPolicy(max_retries=5, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-POOL = "ledger"
+# Pools of their own: sweeps that take their time must not keep live awards waiting.
+LIVE_POOL = "live_awards"
+SWEEP_POOL = "sweeps"
 
 
 class AwardConfig(dg.Config):
@@ -58,7 +60,7 @@ class SweepConfig(AwardConfig):
     kinds={"postgres"},
     owners=OWNERS,
     retry_policy=RETRY_TRANSIENT,
-    pool=POOL,
+    pool=LIVE_POOL,
 )
 def live_awards(context: dg.AssetExecutionContext, config: AwardConfig, ledger: LedgerDatabase) -> None:
     from loyalty_pipelines.db.drain import DrainOptions, drain
@@ -93,7 +95,7 @@ def live_awards(context: dg.AssetExecutionContext, config: AwardConfig, ledger: 
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),
     retry_policy=RETRY_TRANSIENT,
-    pool=POOL,
+    pool=SWEEP_POOL,
 )
 def awarded_points(context: dg.AssetExecutionContext, config: SweepConfig, ledger: LedgerDatabase):
     from loyalty_pipelines.db.sweep_run import sweep_merchants

@@ -170,7 +170,8 @@ def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settle
     )
     settleable = sum(outcomes.get(name, 0) for name in SETTLED_OUTCOMES)
     queued = sum(outcomes.get(name, 0) for name in QUEUE_OUTCOMES)
-    missing = outcomes.get("order_missing", 0)
+    # Those that have points were seen in the shop once, and keep them.
+    missing = counted["order_missing"].new_orders if "order_missing" in counted else 0
     unchanged = settleable + sum(outcomes.get(name, 0) for name in SKIPPED_OUTCOMES) - skipped
     batch = Batch(
         merchant_id=merchant_id,

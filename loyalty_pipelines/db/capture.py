@@ -3,10 +3,13 @@
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
+from loyalty_pipelines.db.engine import is_caused_by_a_row
 from loyalty_pipelines.db.statements import load
 
 POLL = load("capture/poll")
+POLL_EVERYTHING = load("capture/poll_everything")
 POLL_CURSOR = load("capture/poll_cursor")
 MOVE_POLL_CURSOR = load("capture/move_poll_cursor")
 PENDING = load("capture/pending")
@@ -20,7 +23,14 @@ def poll(conn: Connection, *, overlap: timedelta, first_since: datetime) -> int:
     """
     polled_until = conn.execute(POLL_CURSOR).scalar_one_or_none()
     since = (polled_until or first_since) - overlap
-    enqueued = conn.execute(POLL, {"since": since}).rowcount
+    try:
+        with conn.begin_nested():
+            enqueued = conn.execute(POLL, {"since": since}).rowcount
+    except DBAPIError as error:
+        if not is_caused_by_a_row(error):
+            raise
+        # One order would keep all others from being found: the batches isolate it.
+        enqueued = conn.execute(POLL_EVERYTHING, {"since": since}).rowcount
     conn.execute(MOVE_POLL_CURSOR)
     return enqueued
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import awards
-from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
 from loyalty_pipelines.domain.awards import (
     DATABASE_ERROR,
     DEFAULT_BATCH_SIZE,
@@ -24,10 +24,6 @@ from loyalty_pipelines.domain.awards import (
 )
 from loyalty_pipelines.domain.errors import LoyaltyError
 
-# SQLSTATE classes of errors that one row can cause: not supported (NaN cast to an integer), cardinality, data,
-# integrity, raised by a function of the shop (in other languages, in PL/pgSQL), too long for an index. Anything else (a
-# missing column, a missing right) is about the merchant, and no order is to blame.
-POISON_CLASSES = ("0A", "21", "22", "23", "38", "39", "54", "P0")
 # More poison than this in one merchant and run is not about single orders either.
 POISON_LIMIT = 100
 SPLIT_BY = 8
@@ -252,8 +248,7 @@ class _BatchRefusedError(Exception):
 def _is_poison(error: Exception) -> bool:
     if isinstance(error, BatchDoesNotAddUpError):
         return True
-    code = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-    return code.startswith(POISON_CLASSES)
+    return is_caused_by_a_row(error)
 
 
 def short_text(error: BaseException) -> str:

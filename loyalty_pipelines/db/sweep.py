@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
+from loyalty_pipelines.db.engine import is_caused_by_a_row
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.awards import DifferenceCount, OrderDifference
 
 ENQUEUE_DIFFERENCES = load("sweep/enqueue_differences")
+ENQUEUE_GONE = load("sweep/enqueue_gone")
+ENQUEUE_EVERY_ORDER = load("sweep/enqueue_every_order")
 DIFFERENCES = load("sweep/differences")
 COUNT_DIFFERENCES = load("sweep/count_differences")
 
@@ -22,9 +26,18 @@ def enqueue_differences(
 ) -> int:
     """Enqueue the merchant's orders paid in [paid_from, paid_to) that the ledger is wrong about; return how many.
 
-    Without an instant that side is open, and orders that were never paid are looked at too.
+    Without an instant that side is open, and orders that were never paid are looked at too. Where one order raises an
+    error, all are enqueued: the batches isolate that one.
     """
-    return conn.execute(ENQUEUE_DIFFERENCES, _range(merchant_id, paid_from, paid_to)).rowcount
+    period = _range(merchant_id, paid_from, paid_to)
+    conn.execute(ENQUEUE_GONE, {"merchant_id": merchant_id})
+    try:
+        with conn.begin_nested():
+            return conn.execute(ENQUEUE_DIFFERENCES, period).rowcount
+    except DBAPIError as error:
+        if not is_caused_by_a_row(error):
+            raise
+    return conn.execute(ENQUEUE_EVERY_ORDER, period).rowcount
 
 
 def differences(

@@ -6,17 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from loyalty_pipelines.jobs import LIVE_MAX_RUNTIME_SECONDS, award_points_job
+from loyalty_pipelines.jobs import IN_FLIGHT, LIVE_MAX_RUNTIME_SECONDS, award_points_job
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 INTERVAL_SECONDS = 5
-IN_FLIGHT = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+PAUSE_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +21,13 @@ class RunInFlight:
     requested_at: datetime
 
 
-def decide(*, is_pending: bool, in_flight: Sequence[RunInFlight], as_of: datetime) -> dg.RunRequest | dg.SkipReason:
+def decide(
+    *, is_pending: bool, in_flight: Sequence[RunInFlight], failed_at: datetime | None = None, as_of: datetime
+) -> dg.RunRequest | dg.SkipReason:
     """Decide whether to start a run: at most one at a time, unless that one is older than it may get.
 
+    After a run that failed (`failed_at`: when the newest one did) it waits a minute: what a merchant or a database
+    can't do now, it can't do in five seconds either, and every run costs events.
     No run key: a used key would never run again, not even after a failure. What was awarded is in PostgreSQL.
     """
     if not is_pending:
@@ -38,6 +36,8 @@ def decide(*, is_pending: bool, in_flight: Sequence[RunInFlight], as_of: datetim
     alive = [run for run in in_flight if run.requested_at > limit]
     if alive:
         return dg.SkipReason(f"Run {alive[0].run_id} is awarding already.")
+    if failed_at and failed_at > as_of - timedelta(seconds=PAUSE_SECONDS):
+        return dg.SkipReason("The last run failed less than a minute ago: see its log.")
     return dg.RunRequest()
 
 
@@ -54,7 +54,11 @@ def paid_orders_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDataba
     now = datetime.now(UTC)
     with ledger.engine() as engine:
         is_pending = look_for_orders(engine, as_of=now)
-    return decide(is_pending=is_pending, in_flight=_in_flight(context.instance) if is_pending else [], as_of=now)
+    if not is_pending:
+        return decide(is_pending=False, in_flight=[], as_of=now)
+    return decide(
+        is_pending=True, in_flight=_in_flight(context.instance), failed_at=_failed_at(context.instance), as_of=now
+    )
 
 
 def _in_flight(instance: dg.DagsterInstance) -> list[RunInFlight]:
@@ -63,3 +67,11 @@ def _in_flight(instance: dg.DagsterInstance) -> list[RunInFlight]:
         RunInFlight(run_id=record.dagster_run.run_id, requested_at=record.create_timestamp.astimezone(UTC))
         for record in records
     ]
+
+
+def _failed_at(instance: dg.DagsterInstance) -> datetime | None:
+    """Return when the newest run failed; None when it succeeded, was cancelled or has not ended."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=award_points_job.name), limit=1)
+    if not records or records[0].dagster_run.status != dg.DagsterRunStatus.FAILURE or not records[0].end_time:
+        return None
+    return datetime.fromtimestamp(records[0].end_time, UTC)

@@ -657,11 +657,21 @@ def test_points_stay_when_an_awarded_order_is_deleted(shop: Shop) -> None:
     shop.delete("1")
     shop.enqueue("1")
     report = shop.award()
-    assert report.total("orders_missing") == 1
+    assert report.total("orders_skipped") == 1
     assert shop.tracked("1") == {"ann": (10, 10, 0)}
     shop.order("1", "12")
     shop.award()
     assert shop.entries() == [("earned", 10), ("re-earned", 2)]
+    assert shop.problems() == []
+
+
+def test_a_queue_item_is_closed_when_its_order_is_gone_from_the_shop(shop: Shop) -> None:
+    shop.order("1", "NaN")
+    shop.award()
+    shop.delete("1")
+    shop.enqueue("1")
+    shop.award()
+    assert shop.queued() == {}
     assert shop.problems() == []
 
 

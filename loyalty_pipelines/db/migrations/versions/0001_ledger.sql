@@ -14,7 +14,8 @@ BEGIN
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
         END;
     END LOOP;
-    IF NOT pg_has_role(current_user, 'loyalty_owner', 'MEMBER') THEN
+    -- Since PostgreSQL 16 who creates a role is a member that may not use it; USAGE asks for the use.
+    IF NOT pg_has_role(current_user, 'loyalty_owner', 'USAGE') THEN
         GRANT loyalty_owner TO current_user;
     END IF;
 END
@@ -454,13 +455,15 @@ AS $function$
         coalesce(op.in_force_points, 0),
         loyalty.points_to_take(coalesce(op.in_force_points, 0), coalesce(op.waived_points, 0), v.target_points::bigint),
         o.paid_at,
-        o.updated_at
+        -- A refund changes an order, though perhaps not its row.
+        greatest(o.updated_at, refunds.refunded_at)
     FROM loyalty_source.orders_of_merchant(p_merchant_id) AS o
     LEFT JOIN loyalty_source.merchants AS m ON m.merchant_id = p_merchant_id COLLATE "C"
     LEFT JOIN (
         SELECT
             r.order_id,
-            sum(r.amount) AS amount
+            sum(r.amount) AS amount,
+            max(r.refunded_at) AS refunded_at
         FROM loyalty_source.refunds_of_merchant(p_merchant_id) AS r
         GROUP BY r.order_id
     ) AS refunds ON refunds.order_id = o.order_id

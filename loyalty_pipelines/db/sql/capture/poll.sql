@@ -43,9 +43,15 @@ CROSS JOIN LATERAL loyalty.order_verdict(
     m.currency, p
 ) AS v
 WHERE
-    loyalty.is_order_different(
-        v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", a.customer_id,
-        op.target_points, op.stamps_in_force, q.reason
+    (
+        loyalty.is_order_different(
+            v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", a.customer_id,
+            op.target_points, op.stamps_in_force, q.reason
+        )
+        OR (
+            v.outcome = 'earning' AND a.customer_id <> o.customer_id COLLATE "C"
+            AND loyalty.is_without_points(candidate.merchant_id, candidate.order_id, o.customer_id)
+        )
     )
     AND NOT EXISTS (
         SELECT 1
