@@ -14,7 +14,7 @@ from loyalty_pipelines.db.award_checks import waiting_orders
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.migrate import upgrade
 from loyalty_pipelines.domain.errors import LoyaltyError
-from loyalty_pipelines.processes import dagster_environment, dagster_running
+from loyalty_pipelines.processes import dagster_environment, dagster_running, end_leftovers
 
 PATIENCE_SECONDS = 240
 
@@ -44,19 +44,26 @@ class DemoResult:
     total_seconds: float
 
 
-def run_demo(*, orders: int, merchants: int, say: Callable[[str], None]) -> DemoResult:
+def run_demo(
+    *, orders: int, merchants: int, say: Callable[[str], None], into_named_database: bool = False
+) -> DemoResult:
     """Make the shop, start Dagster headless, let its sensor find the orders and its job award them, check, stop.
 
-    `say` gets a line per stage. Raises `DemoStuckError` when orders are left after four minutes.
+    A database that LOYALTY_DATABASE_URL names is only used with `into_named_database`, or when a demo made its shop:
+    the ledger's entries could never be removed again. `say` gets a line per stage. Raises `DemoStuckError` when orders
+    are left after four minutes.
     """
     started = time.monotonic()
+    named = bool(os.environ.get("LOYALTY_DATABASE_URL", "").strip())
     environment = dagster_environment()
+    # Before anything is written: with a Dagster that runs already, this one could not award it.
+    end_leftovers(environment)
     # Dagster reads its instance's settings from the environment, in this process too.
     os.environ.update(environment)
     engine = connect(environment["LOYALTY_DATABASE_URL"])
     upgrade(engine)
     with engine.begin() as conn:
-        demo.prepare(conn, merchants=merchants)
+        demo.prepare(conn, merchants=merchants, is_allowed=into_named_database or not named)
         added = demo.add_orders(conn, orders=orders, merchants=merchants)
     say(f"Made a shop with {merchants} merchants and added {added:,} orders to it.")
     log = Path(environment["DAGSTER_HOME"]) / "demo.log"

@@ -40,6 +40,11 @@ def dagster_environment() -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_shipped("dagster.yaml"), folder / "dagster.yaml")
         home = str(folder)
+    elif not (Path(home) / "dagster.yaml").is_file():
+        raise ConfigurationError(
+            f"DAGSTER_HOME is {home}, and there is no dagster.yaml in it: copy this release's there, or unset "
+            "DAGSTER_HOME to use a folder under LOYALTY_HOME."
+        )
     return {
         "LOYALTY_DATABASE_URL": embedded.loyalty_url(),
         "DAGSTER_POSTGRES_URL": embedded.dagster_url(),

@@ -1,6 +1,7 @@
 """Points for paid orders: live from the inbox, and per merchant by comparing every order again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,30 @@ LIVE_AWARDS = dg.AssetKey(["loyalty", "live_awards"])
 AWARDED_POINTS = dg.AssetKey(["loyalty", "awarded_points"])
 
 OWNERS = ["team:loyalty"]
-# Only what raises is retried: permanent errors are raised as Failure(allow_retries=False). A restart of PostgreSQL is
-# over after some seconds; batches retry within the step first, and finished batches stay.
+# A restart of PostgreSQL is over after some seconds; batches retry within the step first, and finished batches stay.
 RETRY_TRANSIENT = dg.RetryPolicy(max_retries=5, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # Pools of their own: sweeps that take their time must not keep live awards waiting.
 LIVE_POOL = "live_awards"
 SWEEP_POOL = "sweeps"
+
+
+@contextmanager
+def retrying_only_what_passes() -> Iterator[None]:
+    """Let transient database errors out, to be retried, and turn all others that are expected into a Failure."""
+    from sqlalchemy.exc import DBAPIError
+
+    from loyalty_pipelines.db.drain import short_text
+    from loyalty_pipelines.db.engine import is_transient
+    from loyalty_pipelines.domain.errors import LoyaltyError
+
+    try:
+        yield
+    except (DBAPIError, LoyaltyError) as error:
+        if is_transient(error):
+            raise
+        raise dg.Failure(
+            f"{short_text(error)} (retrying would not help; 'loyalty status' says what to do)", allow_retries=False
+        ) from error
 
 
 class AwardConfig(dg.Config):
@@ -66,7 +85,7 @@ def live_awards(context: dg.AssetExecutionContext, config: AwardConfig, ledger: 
     from loyalty_pipelines.db.drain import DrainOptions, drain
 
     options = DrainOptions(batch_size=config.batch_size, connections=ledger.connections)
-    with ledger.engine() as engine:
+    with retrying_only_what_passes(), ledger.engine() as engine:
         report = drain(engine, options=options, actor="live_awards", run_id=context.run.run_id)
     _log_warnings(context, report)
     context.add_output_metadata(report_metadata(report))
@@ -101,8 +120,8 @@ def awarded_points(context: dg.AssetExecutionContext, config: SweepConfig, ledge
     from loyalty_pipelines.db.sweep_run import sweep_merchants
 
     paid_from, paid_to = instant("paid_from", config.paid_from), instant("paid_to", config.paid_to)
-    with ledger.engine() as engine:
-        failures = {}
+    failures = {}
+    with retrying_only_what_passes(), ledger.engine() as engine:
         for swept in sweep_merchants(
             engine,
             context.partition_keys,

@@ -20,15 +20,21 @@ SHOWN_COLUMNS = ("merchant", "time zone", "currency", "orders", "paid", "account
 @click.command()
 @click.option("--orders", type=click.IntRange(1, 5_000_000), default=100_000, show_default=True, help="Orders to add.")
 @click.option("--merchants", type=click.IntRange(1, 99), default=20, show_default=True, help="Merchants of the shop.")
+@click.option("--into-this-database", is_flag=True, help="Use the database that LOYALTY_DATABASE_URL names.")
 @json_option
-def demo(orders: int, merchants: int, as_json: bool) -> None:
+def demo(orders: int, merchants: int, into_this_database: bool, as_json: bool) -> None:
     """Make a shop with traffic, let Dagster's sensor and job award its orders, check the result, and stop.
 
     Running it again adds as many orders. Exit status 1: a check failed.
     """
     from loyalty_pipelines.demo import run_demo
 
-    result = run_demo(orders=orders, merchants=merchants, say=(lambda _: None) if as_json else note)
+    result = run_demo(
+        orders=orders,
+        merchants=merchants,
+        into_named_database=into_this_database,
+        say=(lambda _: None) if as_json else note,
+    )
     if as_json:
         print_json(result)
     else:

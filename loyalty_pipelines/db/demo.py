@@ -33,8 +33,8 @@ class DemoMerchant:
     waiting: int
 
 
-def prepare(conn: Connection, *, merchants: int) -> None:
-    """Create the sample shop with its merchants and programmes where they are missing.
+def prepare(conn: Connection, *, merchants: int, is_allowed: bool = True) -> None:
+    """Create the sample shop with its merchants and programmes where they are missing; only there unless allowed.
 
     Raises `ConfigurationError` when the database reads another shop: the demo would write orders nobody reads.
     """
@@ -43,6 +43,11 @@ def prepare(conn: Connection, *, merchants: int) -> None:
         raise ConfigurationError(
             "This database reads a shop of its own (see 'loyalty sources show'), and the demo would mix made-up "
             "orders into it. Unset LOYALTY_DATABASE_URL, or set LOYALTY_HOME to an empty folder, and try again."
+        )
+    if mapping is None and not is_allowed:
+        raise ConfigurationError(
+            "LOYALTY_DATABASE_URL is set, and the demo's ledger entries could never be removed from that database: "
+            "unset it to use a private one, or add --into-this-database."
         )
     sample_shop.create(conn)
     conn.execute(MERCHANTS, {"merchants": merchants})

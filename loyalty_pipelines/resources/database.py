@@ -21,11 +21,17 @@ class LedgerDatabase(dg.ConfigurableResource):
 
     @contextmanager
     def engine(self) -> Iterator["Engine"]:
-        """An engine for the duration of a step or tick; its connections are closed afterwards."""
-        from loyalty_pipelines.db.engine import connect
+        """An engine for the duration of a step or tick; its connections are closed afterwards.
+
+        Raises `SchemaVersionError` when the database is older or newer than this code: neither may write there.
+        """
+        from loyalty_pipelines.db.engine import connect, reading
+        from loyalty_pipelines.db.migrate import require_current
 
         engine = connect(self.url, pool_size=self.connections, application_name="loyalty_pipelines")
         try:
+            with reading(engine) as conn:
+                require_current(conn)
             yield engine
         finally:
             engine.dispose()

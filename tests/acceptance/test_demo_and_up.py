@@ -94,6 +94,13 @@ def test_the_demo_awards_everything_and_ends_by_itself(environment: dict[str, st
     assert dagster_processes(environment) == []
 
 
+def test_the_demo_does_not_write_into_a_database_that_somebody_named(database_url: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "LOYALTY_HOME": str(tmp_path / "home"), "LOYALTY_DATABASE_URL": database_url}
+    refused = subprocess.run([LOYALTY, "demo"], env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "add --into-this-database" in refused.stderr
+
+
 def test_the_web_ui_answers_and_ends_with_sigterm(up: subprocess.Popen[bytes], port: int) -> None:
     wait_for("the web UI", lambda: is_ready(port))
     up.terminate()

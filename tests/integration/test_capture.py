@@ -199,3 +199,65 @@ def test_a_row_that_commits_after_the_overlap_is_found_by_the_sweep(polling: Sho
     assert swept(polling.engine) == 1
     polling.award()
     assert polling.balance() == 10
+
+
+@pytest.fixture
+def shop_with_a_raising_row(shop: Shop) -> Shop:
+    """The shop in poll mode over a view that raises for the order 'bad', and nine good orders beside it."""
+    shop.run(
+        "CREATE VIEW sample_shop.order_view AS SELECT merchant_id, id, customer_id, currency, status, paid_at, "
+        "points_redeemed, updated_at, total / CASE WHEN id = 'bad' THEN 0 ELSE 1 END AS total FROM sample_shop.orders"
+    )
+    yaml_text = sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")
+    with shop.engine.begin() as conn:
+        sources.apply(conn, parse_mapping(yaml_text.replace("sample_shop.orders", "sample_shop.order_view")))
+    for number in range(9):
+        shop.order(str(number), "10.00")
+    shop.order("bad", "10.00")
+    return shop
+
+
+@pytest.mark.parametrize("look", [swept, polled])
+def test_an_order_that_raises_keeps_no_other_from_being_found(shop_with_a_raising_row: Shop, look) -> None:
+    shop = shop_with_a_raising_row
+    assert look(shop.engine) == 10
+    assert shop.drain().failures == {}
+    assert shop.balance() == 90
+    assert shop.queued() == {"bad": "database_error"}
+    assert shop.problems() == []
+
+
+def test_an_order_that_moves_while_it_is_cancelled_is_found_by_polling(polling: Shop) -> None:
+    polling.order("1", "10.00")
+    polled(polling.engine)
+    polling.award()
+    polling.set_status("1", "cancelled")
+    polled(polling.engine)
+    polling.award()
+    polling.order("1", "10.00", customer="bob")
+    assert polled(polling.engine) == 1
+    polling.award()
+    assert (polling.balance("ann"), polling.balance("bob")) == (0, 10)
+    assert polled(polling.engine) == 0
+
+
+def test_the_queue_item_of_an_order_that_the_shop_deleted_is_closed_by_the_sweep(shop: Shop) -> None:
+    shop.order("1", "NaN")
+    shop.award()
+    assert shop.queued() == {"1": "amount_invalid"}
+    shop.run("DELETE FROM sample_shop.orders")
+    assert swept(shop.engine) == 0
+    shop.award()
+    assert shop.queued() == {}
+    assert shop.value("SELECT resolution FROM loyalty.reconciliation_queue") == "the order is gone from the shop"
+
+
+def test_a_refund_of_a_moment_ago_is_not_counted_as_late(shop: Shop) -> None:
+    shop.order("1", "10.00", paid_at="2025-01-15 12:00:00+00")
+    shop.run("UPDATE sample_shop.orders SET updated_at = paid_at")
+    shop.award()
+    without_triggers(shop)
+    shop.refund("1", "4.00")
+    with shop.engine.connect() as conn:
+        late = sweep.count_differences(conn, "m1", settled_before=datetime.now(UTC) - timedelta(minutes=15))
+    assert late.orders == 0

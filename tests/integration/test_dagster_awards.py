@@ -176,3 +176,25 @@ def test_orders_gone_from_the_shop_turn_the_rate_check_yellow(shop: Shop, instan
     shop.award()
     found = checked(instance)["few_orders_are_missing"]
     assert (found.passed, found.metadata["percent"].value) == (False, 100.0)
+
+
+def test_code_older_than_the_schema_writes_nothing_and_is_not_retried(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order("1", "10")
+    shop.run("UPDATE loyalty.schema_version SET version_num = '9999'")
+    result = run_job("award_points_job", instance)
+    assert not result.success
+    assert shop.entries() == []
+    failure = result.failure_data_for_node("loyalty__live_awards")
+    assert failure
+    assert "a newer release has upgraded this database" in failure.error_display_string
+    assert [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"] == []
+
+
+def test_no_customer_id_of_a_failed_statement_gets_into_the_event_log(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order("1", "10", customer="ann@example.com")
+    shop.run("ALTER TABLE loyalty.ledger_entries RENAME COLUMN actor TO performer")
+    result = run_job("award_points_job", instance)
+    assert not result.success
+    logged = " ".join(f"{entry.message} {entry.dagster_event}" for entry in instance.all_logs(result.run_id))
+    assert "actor" in logged
+    assert "ann@example.com" not in logged

@@ -3,13 +3,15 @@
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.migrate import SchemaVersionError, require_current, upgrade
-from loyalty_pipelines.embedded import EmbeddedServer
+from loyalty_pipelines.embedded import EmbeddedServer, start_server
 from tests.conftest import administer
 
 
@@ -65,7 +67,22 @@ def test_a_database_without_the_schema_is_told_to_run_init(empty_url: str) -> No
     engine.dispose()
 
 
-def test_an_administrator_without_superuser_rights_can_install(server: EmbeddedServer, empty_url: str) -> None:
+def test_an_administrator_without_superuser_rights_can_install_on_a_server_of_its_own(tmp_path: Path) -> None:
+    server = start_server(tmp_path / "pg")
+    server.ensure_database("shop")
+    # As on a managed server: may create roles and owns the database, and that is all.
+    administer(server.url("shop"), "CREATE ROLE admin LOGIN CREATEROLE", "ALTER DATABASE shop OWNER TO admin")
+    engine = connect(make_url(server.url("shop")).set(username="admin").render_as_string())
+    assert upgrade(engine).changed
+    with engine.connect() as conn:
+        require_current(conn)
+    engine.dispose()
+    server.stop()
+
+
+def test_an_administrator_without_superuser_rights_can_install_beside_another_database(
+    server: EmbeddedServer, empty_url: str
+) -> None:
     url = make_url(empty_url)
     admin_name = f"admin_{uuid.uuid4().hex[:8]}"
     # As on a managed server: may create roles, owns the database, is no superuser. The roles exist there already when
@@ -89,3 +106,19 @@ def test_an_administrator_without_superuser_rights_can_install(server: EmbeddedS
         f"DROP OWNED BY {admin_name}",
     )
     administer(server.url("postgres"), f"DROP ROLE {admin_name}")
+
+
+def test_the_text_of_a_database_error_holds_no_bound_value(empty_url: str) -> None:
+    engine = connect(empty_url)
+    with engine.connect() as conn, pytest.raises(DBAPIError) as caught:
+        conn.execute(text("SELECT CAST(:customer AS text), 1 / 0"), {"customer": "ann@example.com"})
+    assert "ann@example.com" not in str(caught.value)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_any_postgresql_url_is_opened_with_psycopg_3(empty_url: str, scheme: str) -> None:
+    engine = connect(empty_url.replace("postgresql+psycopg", scheme))
+    with engine.connect() as conn:
+        assert conn.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()

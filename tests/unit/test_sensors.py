@@ -38,6 +38,13 @@ def test_a_run_older_than_it_may_get_is_a_zombie_and_does_not_stop_the_programme
     assert isinstance(decision, dg.RunRequest)
 
 
+def test_a_failed_run_is_followed_by_a_pause_of_a_minute_and_not_by_a_run_every_tick() -> None:
+    just_now = decide(is_pending=True, in_flight=[], failed_at=NOW - timedelta(seconds=59), as_of=NOW)
+    a_minute_ago = decide(is_pending=True, in_flight=[], failed_at=NOW - timedelta(seconds=61), as_of=NOW)
+    assert isinstance(just_now, dg.SkipReason)
+    assert isinstance(a_minute_ago, dg.RunRequest)
+
+
 def test_new_merchants_are_added_and_gone_ones_removed() -> None:
     changes = compare(merchants=["b", "c"], partitions=["a", "b"])
     assert (changes.added, changes.removed, changes.refused) == (("c",), ("a",), ())

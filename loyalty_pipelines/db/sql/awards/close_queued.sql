@@ -1,5 +1,5 @@
--- Closes the queue items of orders that could be decided this time, or are gone from the shop. Reads only the open items of the merchant
--- (reconciliation_queue_one_open_item_per_order); safe to repeat.
+-- Closes the queue items of orders that could be decided this time, or are gone from the shop. Reads only the open
+-- items of the merchant (reconciliation_queue_one_open_item_per_order); safe to repeat.
 UPDATE loyalty.reconciliation_queue AS q
 SET
     resolved_at = now(),
