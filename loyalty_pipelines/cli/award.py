@@ -1,14 +1,12 @@
 """`loyalty award`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from loyalty_pipelines.cli.base import database, is_quiet, json_option, require_ready
-from loyalty_pipelines.cli.errors import first_line
 from loyalty_pipelines.cli.option_types import TEXT
 from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, print_table, say
 from loyalty_pipelines.cli.programs import current_user
@@ -17,15 +15,11 @@ from loyalty_pipelines.domain.awards import DEFAULT_BATCH_SIZE, AwardReport, Bat
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from loyalty_pipelines.db.sweep_run import NotedMerchant, SweptMerchant
+
+Merchant = TypeVar("Merchant")
+
 COLUMNS = ("merchant", "orders", "changed", "unchanged", "skipped", "missing", "queued", "points", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """What comparing every order found: differences by merchant, and the merchants that failed."""
-
-    merchants: dict[str, DifferenceCount]
-    failures: dict[str, str]
 
 
 @click.command()
@@ -45,10 +39,10 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
     wanted = tuple(dict.fromkeys(merchants))
     with database(as_json=as_json) as engine:
         _check(engine, wanted)
-        swept = _sweep(engine, wanted, is_dry_run=dry_run, as_json=as_json) if sweep else None
-        if swept and dry_run:
-            _print_differences(swept, as_json=as_json)
+        if sweep and dry_run:
+            _print_differences(_compare(engine, wanted, as_json=as_json), as_json=as_json)
             return
+        noted = _note(engine, wanted, as_json=as_json) if sweep else None
         if not dry_run:
             _poll(engine)
         with _progress(engine, wanted, as_json=as_json) as on_batch:
@@ -59,8 +53,8 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
                 actor=current_user(),
                 on_batch=on_batch,
             )
-    _print_report(report, swept, as_json=as_json)
-    if report.failures or report.total("orders_queued") or (swept and swept.failures):
+    _print_report(report, noted, as_json=as_json)
+    if report.failures or report.total("orders_queued") or any(one.failure for one in noted or ()):
         click.get_current_context().exit(1)
 
 
@@ -83,32 +77,40 @@ def _check(engine: "Engine", merchants: Sequence[str]) -> None:
             programs.require_merchant(conn, merchant_id)
 
 
-def _sweep(engine: "Engine", merchants: Sequence[str], *, is_dry_run: bool, as_json: bool) -> Sweep:
-    """Compare every order of the merchants (none named: all), each in a transaction; enqueue unless it is a dry run."""
-    from sqlalchemy.exc import DBAPIError
-
+def _swept_merchants(engine: "Engine", merchants: Sequence[str]) -> Sequence[str]:
     from loyalty_pipelines.db import programs
-    from loyalty_pipelines.db import sweep as sweep_db
-    from loyalty_pipelines.db.engine import is_connection_loss, reading
+    from loyalty_pipelines.db.engine import reading
 
+    if merchants:
+        return merchants
     with reading(engine) as conn:
-        everyone = [one.merchant_id for one in programs.merchants_with_program(conn)]
-    found: dict[str, DifferenceCount] = {}
-    failures: dict[str, str] = {}
-    with _bar("comparing", len(merchants or everyone), "merchants", as_json=as_json) as advance:
-        for merchant_id in merchants or everyone:
-            try:
-                with engine.begin() as conn:
-                    found[merchant_id] = sweep_db.count_differences(conn, merchant_id)
-                    if not is_dry_run:
-                        sweep_db.enqueue_differences(conn, merchant_id)
-            except DBAPIError as error:
-                if is_connection_loss(error):
-                    raise
-                # One merchant's trouble must not hide the others.
-                failures[merchant_id] = first_line(error.orig or error)
-            advance(1)
-    return Sweep(merchants=found, failures=failures)
+        return [one.merchant_id for one in programs.merchants_with_program(conn)]
+
+
+def _compare(engine: "Engine", merchants: Sequence[str], *, as_json: bool) -> list["SweptMerchant"]:
+    """Compare every order of the merchants (none named: all) with the ledger and write nothing."""
+    from loyalty_pipelines.db.sweep_run import sweep_merchants
+
+    everyone = _swept_merchants(engine, merchants)
+    with _bar("comparing", len(everyone), "merchants", as_json=as_json) as advance:
+        return _all(sweep_merchants(engine, everyone, is_dry_run=True), advance)
+
+
+def _note(engine: "Engine", merchants: Sequence[str], *, as_json: bool) -> list["NotedMerchant"]:
+    """Put every order that differs from the ledger into the inbox, of the merchants named or of all."""
+    from loyalty_pipelines.db.sweep_run import note_differences
+
+    everyone = _swept_merchants(engine, merchants)
+    with _bar("comparing", len(everyone), "merchants", as_json=as_json) as advance:
+        return _all(note_differences(engine, everyone), advance)
+
+
+def _all(merchants: Iterable[Merchant], advance: Callable[[int], None]) -> list[Merchant]:
+    done = []
+    for one in merchants:
+        done.append(one)
+        advance(1)
+    return done
 
 
 def differing(count: DifferenceCount) -> int:
@@ -143,11 +145,13 @@ def _bar(verb: str, total: int, noun: str, *, as_json: bool) -> Iterator[Callabl
         yield lambda steps: progress.advance(task, steps)
 
 
-def _print_differences(swept: Sweep, *, as_json: bool) -> None:
+def _print_differences(swept: Sequence["SweptMerchant"], *, as_json: bool) -> None:
     """Show what a sweep would have to change; exit 1 when a merchant failed or orders would be queued."""
-    rows = [(one, swept.merchants[one]) for one in sorted(swept.merchants) if differing(swept.merchants[one])]
+    found = {one.merchant_id: one.found for one in swept if one.found is not None}
+    failures = {one.merchant_id: one.failure for one in swept if one.failure is not None}
+    rows = [(name, found[name]) for name in sorted(found) if differing(found[name])]
     if as_json:
-        print_json({"dry_run": True, "differences": swept.merchants, "failures": swept.failures})
+        print_json({"dry_run": True, "differences": found, "failures": failures})
     else:
         if rows:
             print_table(
@@ -167,13 +171,14 @@ def _print_differences(swept: Sweep, *, as_json: bool) -> None:
             )
         total = sum(differing(one) for _, one in rows)
         say(f"Different from the ledger: {counted(total, 'order')}. Nothing was written.")
-        _print_failures(swept.failures)
-    if swept.failures or any(one.orders_undecided for one in swept.merchants.values()):
+        _print_failures(failures)
+    if failures or any(one.orders_undecided for one in found.values()):
         click.get_current_context().exit(1)
 
 
-def _print_report(report: AwardReport, swept: Sweep | None, *, as_json: bool) -> None:
-    failures = {**(swept.failures if swept else {}), **report.failures}
+def _print_report(report: AwardReport, noted: Sequence["NotedMerchant"] | None, *, as_json: bool) -> None:
+    failures = {**{one.merchant_id: one.failure for one in noted or () if one.failure}, **report.failures}
+    swept = None if noted is None else {one.merchant_id: one.orders for one in noted if one.failure is None}
     if as_json:
         print_json(
             {
@@ -181,13 +186,12 @@ def _print_report(report: AwardReport, swept: Sweep | None, *, as_json: bool) ->
                 "merchants": [_as_plain(report.merchants[name]) for name in sorted(report.merchants)],
                 "failures": failures,
                 "total": _as_plain(_total(report)),
-                "swept": swept and {name: differing(one) for name, one in swept.merchants.items()},
+                "swept": swept,
             }
         )
         return
-    if swept:
-        found = sum(differing(one) for one in swept.merchants.values())
-        say(f"Swept {counted(len(swept.merchants), 'merchant')}: {counted(found, 'order')} differed from the ledger.")
+    if swept is not None:
+        say(f"Swept {counted(len(swept), 'merchant')}: {counted(sum(swept.values()), 'order')} to look at.")
     rows = [_row(report.merchants[name]) for name in sorted(report.merchants)]
     total = _total(report)
     if rows:

@@ -66,22 +66,23 @@ def award_batch(
     merchant_id: str,
     *,
     after: InboxPosition,
-    batch_size: int,
+    upto: InboxPosition | None,
     settings: MerchantSettings,
     actor: str,
     run_id: str | None,
     is_careful: bool = False,
 ) -> Batch:
-    """Award the next `batch_size` inbox rows of a merchant; the caller commits, or rolls back for a dry run.
+    """Award the inbox rows of a merchant in (after, upto]; the caller commits, or rolls back for a dry run.
 
-    Does the same thing again without effect: rows are claimed once, and an order that has its points gets none.
+    `upto` is the `batch_end` under the merchant's lock; None: nothing waits. Does the same thing again without effect:
+    rows are claimed once, and an order that has its points gets none.
     With `is_careful` no other order of the shop is evaluated on the way, so that one which raises is found.
     Raises `BatchDoesNotAddUpError` when what was written does not tie up; the caller must roll back then.
     """
     conn.execute(CREATE_LINES)
     if is_careful:
         conn.execute(PLAN_BY_KEY)
-    end = _claim(conn, merchant_id, after=after, batch_size=batch_size, currency=settings.currency)
+    claimed = _claim(conn, merchant_id, after=after, upto=upto, currency=settings.currency)
     if is_careful:
         conn.execute(PLAN_FREELY)
     counted = {row.outcome: row for row in conn.execute(COUNT_LINES)}
@@ -98,7 +99,7 @@ def award_batch(
             QUEUE_ORDERS,
             {"merchant_id": merchant_id, "run_id": run_id, "queue_outcomes": list(QUEUE_OUTCOMES)},
         )
-    batch = _tie_up(merchant_id, end, counted, settled)
+    batch = _tie_up(merchant_id, claimed, counted, settled)
     _log(conn, batch, actor=actor, run_id=run_id)
     return batch
 
@@ -113,22 +114,21 @@ class _Claimed:
 
 
 def _claim(
-    conn: Connection, merchant_id: str, *, after: InboxPosition, batch_size: int, currency: str | None
+    conn: Connection, merchant_id: str, *, after: InboxPosition, upto: InboxPosition | None, currency: str | None
 ) -> _Claimed:
-    end = batch_end(conn, merchant_id, after=after, batch_size=batch_size)
-    upto = end or after
+    end = upto or after
     row = conn.execute(
         STAGE_BATCH,
         {
             "merchant_id": merchant_id,
             "after_customer_id": after.customer_id,
             "after_inbox_id": after.inbox_id,
-            "upto_customer_id": upto.customer_id,
-            "upto_inbox_id": upto.inbox_id,
+            "upto_customer_id": end.customer_id,
+            "upto_inbox_id": end.inbox_id,
             "currency": currency,
         },
     ).one()
-    return _Claimed(_next_position(end), row.rows_claimed, row.orders_claimed)
+    return _Claimed(_next_position(upto), row.rows_claimed, row.orders_claimed)
 
 
 def _next_position(end: InboxPosition | None) -> InboxPosition | None:

@@ -176,8 +176,10 @@ class _MerchantDrain:
                     self.awards,
                     warnings=("its time zone is unknown, so expiry dates are computed in UTC",),
                 )
+            end = awards.batch_end(conn, self.merchant_id, after=self._position, batch_size=self._size)
+            award = self._award_one if self._size == 1 else self._award_many
             try:
-                batch = self._award_one(conn, settings) if self._size == 1 else self._award_many(conn, settings)
+                batch = award(conn, settings, end)
             except (DBAPIError, BatchDoesNotAddUpError) as error:
                 if _is_poison(error):
                     raise _BatchRefusedError(error) from error
@@ -186,28 +188,27 @@ class _MerchantDrain:
                 transaction.rollback()
         return batch
 
-    def _award_many(self, conn: Connection, settings: MerchantSettings) -> Batch:
+    def _award_many(self, conn: Connection, settings: MerchantSettings, end: InboxPosition | None) -> Batch:
         return awards.award_batch(
             conn,
             self.merchant_id,
             after=self._position,
-            batch_size=self._size,
+            upto=end,
             settings=settings,
             actor=self._actor,
             run_id=self._run_id,
             is_careful=self._is_careful or self._size == 1,
         )
 
-    def _award_one(self, conn: Connection, settings: MerchantSettings) -> Batch:
+    def _award_one(self, conn: Connection, settings: MerchantSettings, end: InboxPosition | None) -> Batch:
         """Award one order, or move it to the queue if it is refused, both under one lock.
 
         With a transaction of its own for the queue, another process could have moved the poison in between, and the
         order behind it would be taken for it.
         """
-        end = awards.batch_end(conn, self.merchant_id, after=self._position, batch_size=1)
         try:
             with conn.begin_nested():
-                return self._award_many(conn, settings)
+                return self._award_many(conn, settings, end)
         except (DBAPIError, BatchDoesNotAddUpError) as error:
             if end is None or not _is_poison(error):
                 raise

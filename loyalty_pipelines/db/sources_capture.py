@@ -187,7 +187,7 @@ def customer_hint(capture: Capture) -> sql.Composable:
     column = capture.info.column(capture.part.columns.get("customer_id", ""))
     if capture.relation != "orders" or column is None:
         return sql.SQL("CAST('' AS text) COLLATE \"C\"")
-    return sql.SQL("COALESCE({}, '')").format(as_text(column))
+    return sql.SQL("loyalty.customer_hint({})").format(as_text(column))
 
 
 def trigger_statement(capture: Capture) -> sql.Composable:

@@ -1,6 +1,5 @@
 """The sweep: compares every order of a merchant with the ledger and enqueues what differs."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -8,12 +7,11 @@ from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db.engine import is_caused_by_a_row
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.awards import DifferenceCount, OrderDifference
+from loyalty_pipelines.domain.awards import DifferenceCount
 
 ENQUEUE_DIFFERENCES = load("sweep/enqueue_differences")
 ENQUEUE_GONE = load("sweep/enqueue_gone")
 ENQUEUE_EVERY_ORDER = load("sweep/enqueue_every_order")
-DIFFERENCES = load("sweep/differences")
 COUNT_DIFFERENCES = load("sweep/count_differences")
 
 
@@ -38,19 +36,6 @@ def enqueue_differences(
         if not is_caused_by_a_row(error):
             raise
     return conn.execute(ENQUEUE_EVERY_ORDER, period).rowcount
-
-
-def differences(
-    conn: Connection,
-    merchant_id: str,
-    *,
-    paid_from: datetime | None = None,
-    paid_to: datetime | None = None,
-    limit: int = 100,
-) -> Sequence[OrderDifference]:
-    """Return up to `limit` orders that a sweep of the merchant would enqueue, those paid first first."""
-    rows = conn.execute(DIFFERENCES, {**_range(merchant_id, paid_from, paid_to), "row_limit": limit})
-    return [OrderDifference(merchant_id=merchant_id, **row) for row in rows.mappings()]
 
 
 def count_differences(

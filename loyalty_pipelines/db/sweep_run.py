@@ -15,6 +15,15 @@ from loyalty_pipelines.domain.awards import DifferenceCount, MerchantAwards
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotedMerchant:
+    """How many orders of a merchant the sweep put into the inbox; `failure` is the reason when it could not look."""
+
+    merchant_id: str
+    orders: int = 0
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweptMerchant:
     """What the sweep of one merchant found and did; `failure` is the reason when it did nothing or not all."""
 
@@ -70,6 +79,30 @@ def sweep_merchants(
             yield SweptMerchant(merchant_id=merchant_id, failure=short_text(error))
 
 
+def note_differences(engine: Engine, merchants: Sequence[str]) -> Iterator[NotedMerchant]:
+    """Compare all orders of each merchant, put those that differ into the inbox, and award nothing yet.
+
+    Yields each merchant as it is done, also one that fails; a lost database is raised (and is transient).
+    """
+    for merchant_id in merchants:
+        try:
+            orders = _enqueue(engine, merchant_id, None, None)
+        except DBAPIError as error:
+            if is_connection_loss(error):
+                raise
+            yield NotedMerchant(merchant_id=merchant_id, failure=short_text(error))
+            continue
+        yield NotedMerchant(merchant_id=merchant_id, orders=orders)
+
+
+def _enqueue(engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None) -> int:
+    def once() -> int:
+        with engine.begin() as conn:
+            return sweep.enqueue_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
+
+    return with_retries(once)
+
+
 def _found(engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None) -> SweptMerchant:
     with reading(engine) as conn:
         found = sweep.count_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
@@ -84,11 +117,7 @@ def _sweep(
     batch_size: int,
     run_id: str | None,
 ) -> SweptMerchant:
-    def enqueue() -> None:
-        with engine.begin() as conn:
-            sweep.enqueue_differences(conn, merchant_id, paid_from=paid_from, paid_to=paid_to)
-
-    with_retries(enqueue)
+    _enqueue(engine, merchant_id, paid_from, paid_to)
     report = drain(
         engine,
         merchants=[merchant_id],

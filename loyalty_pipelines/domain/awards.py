@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 
@@ -40,10 +39,6 @@ class BatchDoesNotAddUpError(LoyaltyError):
         )
 
 
-class UnknownMerchantError(LoyaltyError):
-    """A merchant id that neither the shop nor the ledger has."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class InboxPosition:
     """A place in a merchant's inbox, which is read in order of customer and then of arrival."""
@@ -66,7 +61,10 @@ class MerchantSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One committed batch of one merchant, counted in orders (rows: inbox rows; points: signed sum)."""
+    """One committed batch of one merchant, counted in orders (rows: inbox rows; points: signed sum).
+
+    `end` is where the next batch begins; None: this one reached the end of the merchant's inbox.
+    """
 
     merchant_id: str
     rows_claimed: int
@@ -80,11 +78,6 @@ class Batch:
     points_changed: int
     outcomes: Mapping[str, int]
     end: InboxPosition | None
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the batch reached the end of the merchant's inbox."""
-        return self.end is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,22 +128,6 @@ class AwardReport:
     def total(self, name: str) -> int:
         """Return the sum of the counter `name` (a field of `MerchantAwards`) over all merchants."""
         return sum(getattr(awards, name) for awards in self.merchants.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrderDifference:
-    """An order whose points in the ledger are not what it deserves now; `points_missing` is signed."""
-
-    merchant_id: str
-    order_id: str
-    customer_id: str | None
-    outcome: str
-    detail: str | None
-    target_points: int
-    in_force_points: int
-    points_missing: int
-    paid_at: datetime | None
-    updated_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from loyalty_pipelines.domain.awards import UnknownMerchantError
 from loyalty_pipelines.domain.errors import LoyaltyError
 
 
@@ -64,7 +63,7 @@ class ProgramChange:
     orders_touched: int
 
 
-class MerchantNotFoundError(UnknownMerchantError):
+class MerchantNotFoundError(LoyaltyError):
     """No such merchant; `near` holds ids that look like it."""
 
     def __init__(self, *, merchant_id: str, near: tuple[str, ...], known: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from loyalty_pipelines.db import sweep
 from tests.shop import Shop
 
 TEXTS = {
@@ -156,11 +157,18 @@ def test_an_id_that_no_index_takes_is_refused_alone(innocent: Shop, value: str) 
     assert_innocent_is_awarded(innocent)
 
 
+@pytest.mark.parametrize("noted_by", ["trigger", "sweep"])
 @pytest.mark.parametrize("value", [LONG, MEGABYTE], ids=["long", "megabyte"])
-def test_an_order_whose_customers_id_is_too_long_for_an_account_waits_in_the_queue(innocent: Shop, value: str) -> None:
-    innocent.run("ALTER TABLE sample_shop.orders DISABLE TRIGGER USER")
+def test_an_order_whose_customers_id_is_too_long_for_an_account_waits_in_the_queue(
+    innocent: Shop, value: str, noted_by: str
+) -> None:
+    if noted_by == "sweep":
+        innocent.run("ALTER TABLE sample_shop.orders DISABLE TRIGGER USER")
     innocent.order("1", "5", customer=value)
-    innocent.run("INSERT INTO loyalty.order_inbox (merchant_id, order_id, source) VALUES ('m1', '1', 'test')")
+    if noted_by == "sweep":
+        innocent.order("2", "5", status="pending")
+        with innocent.engine.begin() as conn:
+            assert sweep.enqueue_differences(conn, "m1") == 2
     report = innocent.drain()
     assert report.failures == {}
     compresses = value == MEGABYTE and innocent.entries(value) == [("earned", 5)]

@@ -116,8 +116,8 @@ def test_differences_tell_what_a_sweep_would_do_without_doing_it(shop: Shop) -> 
     without_triggers(shop)
     shop.order("1", "10.00")
     with shop.engine.connect() as conn:
-        (difference,) = sweep.differences(conn, "m1")
-    assert (difference.order_id, difference.outcome, difference.points_missing) == ("1", "earning", 10)
+        found = sweep.count_differences(conn, "m1")
+    assert (found.orders_paid, found.points_paid, found.examples) == (1, 10, ("1",))
     assert shop.value("SELECT count(*) FROM loyalty.order_inbox") == 0
 
 
@@ -151,6 +151,17 @@ def test_polling_brings_each_change_once(polling: Shop) -> None:
     assert polled(polling.engine) == 1
     polling.award()
     assert polling.balance() == 20
+
+
+def test_polling_brings_an_order_whose_customers_id_no_index_takes(polling: Shop) -> None:
+    polling.order("1", "10.00")
+    polling.order("2", "10.00", customer="".join(chr(0x4E00 + n * 7) for n in range(3000)))
+    polling.order("3", "10.00", status="pending")
+    assert polled(polling.engine) == 2
+    assert polled(polling.engine) == 0, "both wait in the inbox already"
+    polling.drain()
+    assert polling.balance() == 10
+    assert polling.queued() == {"2": "database_error"}
 
 
 def test_polling_brings_the_order_of_a_refund_once(polling: Shop) -> None:

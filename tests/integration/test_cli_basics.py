@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -73,9 +74,15 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("url", ["mysql://root@localhost/shop", "postgresql://u@host:abc/shop"])
-def test_a_url_that_cannot_be_read_says_what_it_should_be(url: str) -> None:
-    assert "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE" in Cli(url).refused(1, "award")
+@pytest.mark.parametrize("command", ["award", "up", "demo"])
+@pytest.mark.parametrize("url", ["mysql://root@localhost/shop", "postgresql://u:secret@host:abc/shop"])
+def test_a_url_that_cannot_be_read_says_what_it_should_be(
+    url: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOYALTY_HOME", str(tmp_path))
+    line = Cli(url).refused(1, command)
+    assert "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE" in line
+    assert "secret" not in line
 
 
 def test_it_names_the_database_on_stderr_unless_it_shall_not(cli: Cli, shop: Shop) -> None:

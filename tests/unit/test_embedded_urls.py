@@ -43,6 +43,8 @@ def test_an_accepted_form_gets_the_driver_and_keeps_the_rest(variable, read, dri
         ("shop:hunter2@x://db/points", "has no scheme"),
         ("postgresql://", "is empty after '://'"),
         ("postgresql://shop:hunter2 hunter2@db/points", "contains white space"),
+        ("postgresql://shop:hunter2@db:abc/points", "is its port a number?"),
+        ("postgresql://shop:hunter2@db:5432:5433/points", "can't be read"),
     ],
 )
 def test_another_form_is_refused_without_showing_the_password(variable, read, driver, value, shown, monkeypatch):

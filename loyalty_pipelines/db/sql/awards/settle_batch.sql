@@ -226,5 +226,4 @@ SELECT
             count(*) FILTER (WHERE NOT lines.is_tracked AND lines.last_reference_seq = 0)
             + count(DISTINCT lines.order_id) FILTER (WHERE lines.is_tracked OR lines.last_reference_seq > 0)
         FROM lines
-    ) AS orders_changed,
-    (SELECT count(*) FROM totals WHERE totals.entries > 0) AS accounts_changed;
+    ) AS orders_changed;

@@ -4,7 +4,7 @@
 INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)
 SELECT DISTINCT
     candidate.merchant_id,
-    coalesce(o.customer_id, '') COLLATE "C" AS customer_id,
+    loyalty.customer_hint(o.customer_id) AS customer_id,
     candidate.order_id,
     'poll'
 FROM (
@@ -58,7 +58,7 @@ WHERE
         FROM loyalty.order_inbox AS i
         WHERE
             i.merchant_id = candidate.merchant_id
-            AND i.customer_id = coalesce(o.customer_id, '') COLLATE "C"
+            AND i.customer_id = loyalty.customer_hint(o.customer_id)
             AND i.order_id = candidate.order_id
     )
 ORDER BY candidate.merchant_id, customer_id, candidate.order_id;

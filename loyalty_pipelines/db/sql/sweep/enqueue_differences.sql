@@ -3,12 +3,12 @@
 -- inbox is drained only adds rows that will be found unchanged. Reads the merchant's orders once; in order of customer,
 -- so that inbox and batches lie together on disk.
 INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)
-SELECT DISTINCT ON (coalesce(d.customer_id, '') COLLATE "C", d.order_id COLLATE "C")
+SELECT DISTINCT ON (loyalty.customer_hint(d.customer_id), d.order_id COLLATE "C")
     CAST(:merchant_id AS text),
-    coalesce(d.customer_id, ''),
+    loyalty.customer_hint(d.customer_id),
     d.order_id,
     'sweep'
 FROM loyalty.order_differences(
     CAST(:merchant_id AS text), CAST(:paid_from AS timestamptz), CAST(:paid_to AS timestamptz)
 ) AS d
-ORDER BY coalesce(d.customer_id, '') COLLATE "C", d.order_id COLLATE "C";
+ORDER BY loyalty.customer_hint(d.customer_id), d.order_id COLLATE "C";
