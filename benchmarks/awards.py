@@ -207,7 +207,7 @@ def measure(server: EmbeddedServer) -> dict[str, float]:
 def figures(measured: list[dict[str, float]]) -> list[Figure]:
     """Return the figures as medians over the iterations."""
 
-    def ratio(name: str, target: str, detail: str, compute) -> Figure:
+    def ratio(name: str, target: str | None, detail: str, compute) -> Figure:
         samples = [compute(run) for run in measured]
         return Figure(name=name, value=statistics.median(samples), target=target, detail=detail, samples=samples)
 
@@ -225,13 +225,13 @@ def figures(measured: list[dict[str, float]]) -> list[Figure]:
         ),
         ratio(
             "the same on one connection / bare limit",
-            ">= 0.0",
+            None,
             f"{ORDERS / median('one_seconds'):,.0f} orders/s; inbox filled by triggers",
             lambda r: r["bare_seconds"] / r["one_seconds"],
         ),
         ratio(
             "... inbox filled by the sweep",
-            ">= 0.0",
+            None,
             f"{ORDERS / median('swept_seconds'):,.0f} orders/s",
             lambda r: r["bare_seconds"] / r["swept_seconds"],
         ),
@@ -240,6 +240,12 @@ def figures(measured: list[dict[str, float]]) -> list[Figure]:
             ">= 25",
             f"{median('one_by_one_per_second'):,.0f} orders/s one by one",
             lambda r: ORDERS / r["two_seconds"] / r["one_by_one_per_second"],
+        ),
+        ratio(
+            "... both on one connection",
+            None,
+            "inbox filled by triggers",
+            lambda r: ORDERS / r["one_seconds"] / r["one_by_one_per_second"],
         ),
         ratio(
             "cost per order, 1,000,000 pending / 50,000",

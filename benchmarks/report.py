@@ -13,21 +13,24 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent.parent / "build" / "benchmarks"
+LOAD_AT_START = round(os.getloadavg()[0], 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure: what was measured, the ratio or value, the target as `>= 0.5`, and what it was computed from."""
+    """One figure: what was measured, the value, the target (such as `>= 0.5`) if there is one, and its raw numbers."""
 
     name: str
     value: float
-    target: str
+    target: str | None
     detail: str
     samples: Sequence[float] = field(default_factory=tuple)
 
     @property
-    def is_reached(self) -> bool:
-        """Whether the value satisfies the target."""
+    def is_reached(self) -> bool | None:
+        """Whether the value satisfies the target; None: there is none."""
+        if self.target is None:
+            return None
         relation, limit = self.target.split()
         return self.value >= float(limit) if relation == ">=" else self.value <= float(limit)
 
@@ -40,7 +43,7 @@ def machine() -> dict[str, object]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "load_before": os.getloadavg()[0],
+        "load_before": LOAD_AT_START,
     }
 
 
@@ -59,8 +62,8 @@ def publish(name: str, figures: Sequence[Figure], *, extra: dict[str, object] | 
     for column, justify in (("figure", "left"), ("value", "right"), ("target", "left"), ("", "left"), ("from", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for figure in figures:
-        verdict = "reached" if figure.is_reached else "[bold red]missed[/]"
-        table.add_row(figure.name, f"{figure.value:.2f}", figure.target, verdict, figure.detail)
+        verdict = {True: "reached", False: "[bold red]missed[/]", None: ""}[figure.is_reached]
+        table.add_row(figure.name, f"{figure.value:.2f}", figure.target or "", verdict, figure.detail)
     console = Console(width=150)
     console.print(table)
     facts = machine()
