@@ -23,6 +23,7 @@ from loyalty_pipelines.db.migrate import upgrade
 from loyalty_pipelines.processes import dagster_environment, dagster_running
 
 INTERVAL_SECONDS = 5.0
+CODE = ("-m", "benchmarks.definitions", "-d", str(Path(__file__).parent.parent))
 
 
 @click.command()
@@ -38,9 +39,7 @@ def main(runs: int) -> None:
         with engine.begin() as conn:
             demo.prepare(conn, merchants=1)
         log = Path(folder) / "daemon.log"
-        with dagster_running(
-            "dagster-daemon", ["run"], environment=environment, log=log, workspace=("-m", "benchmarks.definitions")
-        ):
+        with dagster_running("dagster-daemon", ["run"], environment=environment, log=log, workspace=CODE):
             pay_and_wait(engine, "warm-up")
             empty_job()
             paid, empty = [], []
@@ -94,7 +93,7 @@ def empty_job() -> float:
 
     script = str(Path(sys.executable).with_name("dagster"))
     subprocess.run(
-        [script, "job", "launch", "-m", "benchmarks.definitions", "-j", "empty_job"],
+        [script, "job", "launch", *CODE, "-j", "empty_job"],
         check=True,
         capture_output=True,
     )

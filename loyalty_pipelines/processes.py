@@ -105,6 +105,8 @@ def dagster_running(
             process = subprocess.Popen(
                 [str(Path(sys.executable).with_name(script)), *arguments, *code],
                 env={**os.environ, **environment},
+                # In a clone it would warn that the dagster.yaml there is not the one it uses.
+                cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,

@@ -12,7 +12,6 @@ import click
 
 from loyalty_pipelines.cli.errors import expected_errors, lines_about
 from loyalty_pipelines.cli.output import note, printable
-from loyalty_pipelines.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -125,8 +124,5 @@ def require_ready(conn: "Connection", *, is_mapping_needed: bool = True) -> None
     from loyalty_pipelines.db import migrate, sources
 
     migrate.require_current(conn)
-    if is_mapping_needed and sources.current(conn) is None:
-        raise ConfigurationError(
-            "No source mapping is in force, so there is no shop to read: map yours with 'loyalty sources apply --file "
-            "F' ('loyalty sources presets' has some to start from), or try an export with 'loyalty orders import'."
-        )
+    if is_mapping_needed:
+        sources.require_mapping(conn)

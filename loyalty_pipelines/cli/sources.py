@@ -77,13 +77,12 @@ def show(path: Path | None, as_json: bool) -> None:
 
     wanted = _parse(path) if path else None
     with database(as_json=as_json) as engine, reading(engine) as conn:
-        require_ready(conn, is_mapping_needed=wanted is None)
+        require_ready(conn, is_mapping_needed=False)
         if wanted:
             script = source_db.render(conn, wanted)
             print_json({"file": str(path), "sql": script}) if as_json else click.echo(script, nl=False)
             return
-        mapping = source_db.current(conn)
-    assert mapping is not None
+        mapping = source_db.require_mapping(conn)
     if as_json:
         relations = {name: mapping.relation(name) for name in mapping.mapped_relations}
         print_json(

@@ -5,22 +5,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine
 
 from loyalty_pipelines.db import capture, sources
-from loyalty_pipelines.domain.errors import ConfigurationError
 from loyalty_pipelines.domain.source_mapping import CaptureMode
 
 
 def look_for_orders(engine: Engine, *, as_of: datetime) -> bool:
     """Return whether orders wait in the inbox; in poll mode, first bring those that changed.
 
-    Raises `ConfigurationError` when no source mapping is in force.
+    Raises `NoMappingError` when no source mapping is in force.
     """
     with engine.begin() as conn:
-        mapping = sources.current(conn)
-        if mapping is None:
-            raise ConfigurationError(
-                "No source mapping is in force, so there are no orders to read: "
-                "run 'loyalty sources apply --file MAPPING.yaml'."
-            )
+        mapping = sources.require_mapping(conn)
         if mapping.capture is CaptureMode.POLL:
             capture.poll(conn, overlap=timedelta(seconds=mapping.poll_overlap_seconds), first_since=as_of)
         return capture.is_pending(conn)

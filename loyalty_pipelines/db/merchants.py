@@ -2,11 +2,13 @@
 
 from sqlalchemy import Connection
 
+from loyalty_pipelines.db.sources import require_mapping
 from loyalty_pipelines.db.statements import load
 
 MERCHANT_IDS = load("merchants/merchant_ids")
 
 
 def merchant_ids(conn: Connection) -> list[str]:
-    """Return the ids of all merchants that the shop lists, sorted."""
+    """Return the ids of all merchants that the shop lists, sorted; raise `NoMappingError` when there is no shop yet."""
+    require_mapping(conn)
     return list(conn.execute(MERCHANT_IDS).scalars())

@@ -18,6 +18,7 @@ from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.source_mapping import (
     AppliedMapping,
     MappingProblem,
+    NoMappingError,
     SourceMapping,
     SourceMappingError,
     parse_mapping,
@@ -71,6 +72,14 @@ def current(conn: Connection) -> SourceMapping | None:
     """
     text = conn.execute(CURRENT).scalar_one_or_none()
     return None if text is None else parse_mapping(text)
+
+
+def require_mapping(conn: Connection) -> SourceMapping:
+    """Return the mapping in force, as `current` does; raise `NoMappingError` when none was ever applied."""
+    mapping = current(conn)
+    if mapping is None:
+        raise NoMappingError
+    return mapping
 
 
 def withdraw(conn: Connection) -> None:

@@ -38,6 +38,16 @@ class MappingProblem:
         return f"{where}: {'; '.join(parts)}."
 
 
+class NoMappingError(ConfigurationError):
+    """No source mapping was ever applied, so there is no shop to read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No source mapping is in force, so there is no shop to read: map yours with 'loyalty sources apply --file "
+            "F' ('loyalty sources presets' has some to start from), or try an export with 'loyalty orders import'."
+        )
+
+
 class SourceMappingError(ConfigurationError):
     """A source mapping cannot be used; `problems` holds every reason, not only the first."""
 

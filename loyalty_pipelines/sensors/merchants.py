@@ -37,9 +37,13 @@ def compare(*, merchants: Iterable[str], partitions: Iterable[str]) -> Partition
 def merchants_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase):
     from loyalty_pipelines.db.engine import reading
     from loyalty_pipelines.db.merchants import merchant_ids
+    from loyalty_pipelines.domain.source_mapping import NoMappingError
 
-    with ledger.engine() as engine, reading(engine) as conn:
-        merchants = merchant_ids(conn)
+    try:
+        with ledger.engine() as engine, reading(engine) as conn:
+            merchants = merchant_ids(conn)
+    except NoMappingError as nothing_to_do:
+        return dg.SkipReason(str(nothing_to_do))
     changes = compare(merchants=merchants, partitions=context.instance.get_dynamic_partitions(MERCHANT))
     if changes.refused:
         context.log.warning(

@@ -50,10 +50,14 @@ def decide(
 )
 def paid_orders_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase):
     from loyalty_pipelines.db.capture_run import look_for_orders
+    from loyalty_pipelines.domain.source_mapping import NoMappingError
 
     now = datetime.now(UTC)
-    with ledger.engine() as engine:
-        is_pending = look_for_orders(engine, as_of=now)
+    try:
+        with ledger.engine() as engine:
+            is_pending = look_for_orders(engine, as_of=now)
+    except NoMappingError as nothing_to_do:
+        return dg.SkipReason(str(nothing_to_do))
     if not is_pending:
         return decide(is_pending=False, in_flight=[], as_of=now)
     return decide(

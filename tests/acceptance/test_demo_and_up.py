@@ -101,8 +101,11 @@ def test_the_demo_does_not_write_into_a_database_that_somebody_named(database_ur
     assert "add --into-this-database" in refused.stderr
 
 
-def test_the_web_ui_answers_and_ends_with_sigterm(up: subprocess.Popen[bytes], port: int) -> None:
+def test_the_web_ui_answers_and_ends_with_sigterm(up: subprocess.Popen[bytes], port: int, tmp_path: Path) -> None:
     wait_for("the web UI", lambda: is_ready(port))
+    log = (tmp_path / "up.log").read_text()
+    assert "No source mapping is in force" in log
+    assert "dagster.yaml" not in log, "Dagster warns of the one in this folder, which it does not use"
     up.terminate()
     assert up.wait(60) == 0
 

@@ -7,6 +7,7 @@ import pytest
 
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
 from loyalty_pipelines.definitions import defs
+from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.schedules import RANGE_END, RANGE_START
 from tests.shop import Shop
 
@@ -44,6 +45,17 @@ def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | N
         assert record.partition_key not in found, f"{record.partition_key} is materialized twice"
         found[record.partition_key] = {k: v.value for k, v in record.asset_materialization.metadata.items()}
     return found
+
+
+@pytest.mark.parametrize("name", ["paid_orders_sensor", "merchants_sensor"])
+def test_before_a_shop_is_mapped_the_sensors_wait_and_say_for_what(name: str, database_url: str) -> None:
+    sensor = defs.resolve_sensor_def(name)
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(instance, resources={"ledger": LedgerDatabase(url=database_url)}) as context,
+    ):
+        tick = sensor.evaluate_tick(context)
+    assert "map yours with 'loyalty sources apply" in (tick.skip_message or "")
 
 
 def test_the_live_job_awards_what_waits_and_says_what_it_did(shop: Shop, instance: dg.DagsterInstance) -> None:
