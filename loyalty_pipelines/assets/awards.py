@@ -29,7 +29,7 @@ SWEEP_POOL = "sweeps"
 
 @contextmanager
 def retrying_only_what_passes() -> Iterator[None]:
-    """Let transient database errors out, to be retried, and turn all others that are expected into a Failure."""
+    """Let transient database errors out, to be retried, and turn everything else into a Failure that is not."""
     from sqlalchemy.exc import DBAPIError
 
     from loyalty_pipelines.db.drain import short_text
@@ -38,12 +38,16 @@ def retrying_only_what_passes() -> Iterator[None]:
 
     try:
         yield
+    except dg.Failure:
+        raise
     except (DBAPIError, LoyaltyError) as error:
         if is_transient(error):
             raise
         raise dg.Failure(
             f"{short_text(error)} (retrying would not help; 'loyalty status' says what to do)", allow_retries=False
         ) from error
+    except Exception as error:
+        raise dg.Failure(f"Unexpected {type(error).__name__}: {error}. Please report it.", allow_retries=False) from error
 
 
 class AwardConfig(dg.Config):

@@ -25,6 +25,7 @@ STAGE_BATCH = load("awards/stage_batch")
 PLAN_BY_KEY = load("awards/plan_by_key")
 PLAN_FREELY = load("awards/plan_freely")
 COUNT_LINES = load("awards/count_lines")
+SET_ASIDE_AMBIGUOUS = load("awards/set_aside_ambiguous")
 ADD_MOVED_LINES = load("awards/add_moved_lines")
 RENUMBER_MOVED_LINES = load("awards/renumber_moved_lines")
 CREATE_ACCOUNTS = load("awards/create_accounts")
@@ -85,7 +86,9 @@ def award_batch(
     claimed = _claim(conn, merchant_id, after=after, upto=upto, currency=settings.currency)
     if is_careful:
         conn.execute(PLAN_FREELY)
-    counted = {row.outcome: row for row in conn.execute(COUNT_LINES)}
+    counted = _count(conn)
+    if sum(row.lines for row in counted.values()) > claimed.orders and conn.execute(SET_ASIDE_AMBIGUOUS).rowcount:
+        counted = _count(conn)
     has_moved = any(row.former_lines for row in counted.values())
     if has_moved:
         conn.execute(ADD_MOVED_LINES)
@@ -102,6 +105,10 @@ def award_batch(
     batch = _tie_up(merchant_id, claimed, counted, settled)
     _log(conn, batch, actor=actor, run_id=run_id)
     return batch
+
+
+def _count(conn: Connection) -> dict[str, Row]:
+    return {row.outcome: row for row in conn.execute(COUNT_LINES)}
 
 
 class _Claimed:
@@ -271,6 +278,7 @@ def quarantine(
         entries_written=0,
         points_changed=0,
         outcomes={DATABASE_ERROR: moved.orders_queued},
+        quarantined=tuple(moved.order_ids or ()),
         end=_next_position(upto),
     )
     _log(conn, batch, actor=actor, run_id=run_id)

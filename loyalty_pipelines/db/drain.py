@@ -146,7 +146,7 @@ class _MerchantDrain:
         self._position = InboxPosition()
         self._size = options.batch_size
         self._is_careful = False
-        self._poison = 0
+        self._poison: set[str] = set()
         self._detail = ""
 
     def next_batch(self) -> Batch | None:
@@ -226,10 +226,11 @@ class _MerchantDrain:
     def _count_poison(self, batch: Batch) -> None:
         if not batch.outcomes.get(DATABASE_ERROR):
             return
-        self._poison += batch.outcomes[DATABASE_ERROR]
+        # One order may wait in the inbox many times.
+        self._poison.update(batch.quarantined)
         self._size = min(self._options.batch_size, 2)
-        if self._poison > POISON_LIMIT:
-            raise TooMuchPoisonError(merchant_id=self.merchant_id, orders=self._poison, detail=self._detail)
+        if len(self._poison) > POISON_LIMIT:
+            raise TooMuchPoisonError(merchant_id=self.merchant_id, orders=len(self._poison), detail=self._detail)
 
     def _advance(self, end: InboxPosition | None) -> None:
         if end is None:

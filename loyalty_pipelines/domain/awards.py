@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 
-# The outcomes of loyalty.order_verdict. These change the ledger where it differs ...
+# The outcomes of loyalty.order_verdict, and order_ambiguous of the batch. These change the ledger where it differs ...
 SETTLED_OUTCOMES = ("earning", "unpaid", "no_programme")
 # ... these leave it as it is, and need nobody ...
 SKIPPED_OUTCOMES = ("no_customer", "order_missing")
 # ... and these leave it as it is until somebody has looked: they go to the reconciliation queue.
 QUEUE_OUTCOMES = (
+    "order_ambiguous",
     "status_unrecognized",
     "paid_at_missing",
     "paid_at_in_future",
@@ -63,7 +64,7 @@ class MerchantSettings:
 class Batch:
     """One committed batch of one merchant, counted in orders (rows: inbox rows; points: signed sum).
 
-    `end` is where the next batch begins; None: this one reached the end of the merchant's inbox.
+    `quarantined` are the ids of orders that PostgreSQL refused to process. `end` is where the next batch begins; None: this one reached the end of the merchant's inbox.
     """
 
     merchant_id: str
@@ -78,6 +79,7 @@ class Batch:
     points_changed: int
     outcomes: Mapping[str, int]
     end: InboxPosition | None
+    quarantined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

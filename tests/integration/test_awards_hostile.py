@@ -144,6 +144,25 @@ def test_an_order_whose_id_only_the_shops_own_key_takes_waits_in_the_queue(innoc
     assert innocent.entries() == [("earned", 7)]
     ((order_id, reason),) = innocent.queued().items()
     assert (order_id[:100], reason) == (LONG[:100], "database_error")
+    for _ in range(2):
+        with innocent.engine.begin() as conn:
+            sweep.enqueue_differences(conn, "m1")
+        assert innocent.drain().total("orders_missing") == 0
+    assert innocent.value("SELECT count(*) FROM loyalty.reconciliation_queue") == 1
+    assert_innocent_is_awarded(innocent)
+
+
+@pytest.mark.parametrize("updated_at", ["-infinity", "infinity", "4713-01-01 BC", "1969-12-31", "9999-12-31"])
+def test_a_change_at_an_impossible_time_is_recorded_as_of_now(innocent: Shop, updated_at: str) -> None:
+    innocent.order("1", "5")
+    innocent.award()
+    innocent.run("UPDATE sample_shop.orders SET status = 'cancelled', updated_at = :at WHERE id = '1'", at=updated_at)
+    innocent.award()
+    assert innocent.entries() == [("earned", 5), ("reversed", -5)]
+    assert innocent.value(
+        "SELECT bool_and(occurred_at BETWEEN now() - interval '1 minute' AND now()) FROM loyalty.ledger_entries "
+        "WHERE kind = 'reversed'"
+    )
     assert_innocent_is_awarded(innocent)
 
 

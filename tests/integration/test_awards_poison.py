@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from loyalty_pipelines.db import sample_shop, sources
+from loyalty_pipelines.db import sample_shop, sources, sweep
 from loyalty_pipelines.db.drain import POISON_LIMIT, drain
 from loyalty_pipelines.domain.source_mapping import parse_mapping
 from tests.shop import Shop
@@ -161,12 +161,73 @@ def test_an_order_that_the_shop_shows_twice_waits_in_the_queue(shop: Shop, statu
         shop.run("DELETE FROM loyalty.order_inbox WHERE order_id = 'other'")
     report = shop.drain()
     assert report.failures == {}
-    assert shop.queued() == {"double": "database_error"}
+    assert shop.queued() == {"double": "order_ambiguous"}
+    assert "shows the order 2 times" in shop.value("SELECT detail FROM loyalty.reconciliation_queue")
     assert shop.entries() == []
     if status == "'paid'":
         assert shop.balance("bob") == 20
     assert shop.inbox() == 0
     assert shop.problems() == []
+
+
+# The rows of sample_shop.orders, with one more of order 2 for each row of sample_shop.again.
+SHOWN_AGAIN = """
+SELECT o.merchant_id, o.id, coalesce(a.customer_id, o.customer_id) AS customer_id, coalesce(a.total, o.total) AS total,
+    o.points_redeemed, o.currency, o.status, o.paid_at, o.updated_at
+FROM sample_shop.orders AS o
+LEFT JOIN (
+    SELECT NULL::text AS id, NULL::text AS customer_id, NULL::numeric AS total
+    UNION ALL SELECT * FROM sample_shop.again
+) AS a ON a.id IS NULL OR a.id = o.id
+"""
+
+
+@pytest.mark.parametrize("customer", ["ann", "bob"])
+def test_an_awarded_order_that_is_shown_twice_keeps_its_points_until_it_is_shown_once(
+    shop: Shop, customer: str
+) -> None:
+    shop.run("CREATE TABLE sample_shop.again (id text, customer_id text, total numeric)")
+    map_over(shop, SHOWN_AGAIN)
+    shop.order("1", "3.00")
+    shop.order("2", "5.00")
+    note_all(shop)
+    shop.award()
+    shop.run("INSERT INTO sample_shop.again VALUES ('2', :customer, 7)", customer=customer)
+    for _ in range(3):
+        with shop.engine.begin() as conn:
+            sweep.enqueue_differences(conn, "m1")
+        assert shop.award().total("orders_queued") == 1
+        assert (shop.balance(), shop.entries("bob")) == (8, [])
+        assert shop.queued() == {"2": "order_ambiguous"}
+    with shop.engine.begin() as conn:
+        assert sweep.count_differences(conn, "m1").orders == 0
+    shop.run("DELETE FROM sample_shop.again")
+    shop.run("UPDATE sample_shop.orders SET total = 6 WHERE id = '2'")
+    with shop.engine.begin() as conn:
+        assert sweep.enqueue_differences(conn, "m1") == 1
+    shop.award()
+    assert (shop.balance(), shop.queued()) == (9, {})
+    assert shop.problems() == []
+
+
+def test_an_order_that_moved_between_customers_is_not_taken_for_one_that_is_shown_twice(shop: Shop) -> None:
+    shop.order("1", "5.00")
+    shop.award()
+    shop.change("1", customer_id="bob")
+    shop.award()
+    shop.enqueue("1")
+    shop.award()
+    assert (shop.balance("ann"), shop.balance("bob"), shop.queued()) == (0, 5, {})
+    assert shop.problems() == []
+
+
+def test_one_order_that_waits_many_times_is_one_poisoned_order(shop: Shop) -> None:
+    map_over(shop, TOTALS.format(total="10 * total / CASE WHEN id = '5' THEN 0 ELSE 10 END"))
+    many_orders(shop, 20)
+    for _ in range(POISON_LIMIT + 20):
+        shop.enqueue("5")
+    assert shop.drain().failures == {}
+    assert (points(shop), shop.queued(), shop.inbox()) == (190, {"5": "database_error"}, 0)
 
 
 def test_a_cause_that_all_orders_share_stops_only_its_merchant_and_keeps_the_rest_in_the_inbox(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 -- batch.
 SELECT
     l.outcome,
+    count(*) AS lines,
     count(*) FILTER (WHERE NOT l.is_tracked) AS new_orders,
     count(DISTINCT l.order_id) FILTER (WHERE l.is_tracked) AS tracked_orders,
     count(*) FILTER (

@@ -37,4 +37,5 @@ queued AS (
 
 SELECT
     (SELECT count(*) FROM claimed) AS rows_claimed,
-    (SELECT count(*) FROM queued) AS orders_queued;
+    (SELECT count(*) FROM queued) AS orders_queued,
+    (SELECT array_agg(queued.order_id) FROM queued) AS order_ids;

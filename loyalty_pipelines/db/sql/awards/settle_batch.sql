@@ -136,10 +136,11 @@ entries AS (
         lines.last_reference_seq + 1,
         :actor,
         :run_id,
-        -- An order is earned when it is paid; later changes happened when the shop wrote them.
+        -- An order is earned when it is paid; later changes happened when the shop wrote them, if it says so plausibly.
         CASE
             WHEN lines.last_reference_seq = 0 THEN lines.paid_at
-            ELSE least(coalesce(lines.changed_at, now()), now())
+            WHEN lines.changed_at BETWEEN 'epoch' AND now() THEN lines.changed_at
+            ELSE now()
         END
     FROM lines
     WHERE lines.points <> 0 OR lines.stamps <> 0

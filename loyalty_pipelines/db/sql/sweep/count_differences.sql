@@ -11,5 +11,18 @@ FROM loyalty.order_differences(
     CAST(:merchant_id AS text), CAST(:paid_from AS timestamptz), CAST(:paid_to AS timestamptz)
 ) AS d
 WHERE
-    CAST(:settled_before AS timestamptz) IS NULL
-    OR coalesce(greatest(d.paid_at, d.updated_at), '-infinity') < CAST(:settled_before AS timestamptz);
+    (
+        CAST(:settled_before AS timestamptz) IS NULL
+        OR coalesce(greatest(d.paid_at, d.updated_at), '-infinity') < CAST(:settled_before AS timestamptz)
+    )
+    -- An order that is shown twice differs from the ledger for ever; it waits in the queue.
+    AND NOT EXISTS (
+        SELECT 1
+        FROM loyalty.reconciliation_queue AS q
+        WHERE
+            q.merchant_id = CAST(:merchant_id AS text)
+            AND q.order_id = d.order_id COLLATE "C"
+            AND q.operation = 'award'
+            AND q.resolved_at IS NULL
+            AND q.reason = 'order_ambiguous'
+    );

@@ -10,6 +10,8 @@ WHERE
     q.merchant_id = :merchant_id
     AND q.operation = 'award'
     AND q.resolved_at IS NULL
+    -- quarantine_order.sql shortens an id that is too long for an index: the shop has it by its whole id only.
+    AND NOT (q.reason = 'database_error' AND q.order_id LIKE '% ... (md5 %)')
     AND NOT EXISTS (
         SELECT 1
         FROM loyalty_source.order_by_id(q.merchant_id, q.order_id)
