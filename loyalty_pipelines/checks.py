@@ -1,4 +1,7 @@
-"""What is proved about the assets: each check is a sentence, its description says what to do when it is red."""
+"""What is proved about the assets: each check is a sentence, its description says what to do when it is red.
+
+Those that are errors are blocking, so that the run of award_checks_job fails with them: it holds nothing else up.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +18,7 @@ SHOWN = 10
 
 @dg.asset_check(
     asset=AWARDED_POINTS,
+    blocking=True,
     description="The entries of every order add up to what the order is accounted for, on one account, and it was "
     "earned once. Red: points were given twice or past the pipelines. Look at the orders in the table with "
     "'loyalty account show MERCHANT CUSTOMER'; nothing is corrected by itself.",
@@ -44,6 +48,7 @@ class LatenessConfig(dg.Config):
 
 @dg.asset_check(
     asset=AWARDED_POINTS,
+    blocking=True,
     description="Every order that was paid some time ago has its points, and no unpaid one has any. Red: the sensor, "
     "the sweep or the run failed, or a programme was changed backwards. Run sweep_points_job for the merchants in the "
     "table (or 'loyalty award --sweep --merchant M'), then look at its log.",

@@ -212,6 +212,21 @@ def test_a_row_that_commits_after_the_overlap_is_found_by_the_sweep(polling: Sho
     assert polling.balance() == 10
 
 
+def test_polling_brings_an_order_that_raises_once_and_again_when_it_changes(shop_with_a_raising_row: Shop) -> None:
+    shop = shop_with_a_raising_row
+    polled(shop.engine)
+    shop.drain()
+    assert polled(shop.engine) == 0, "it is in the queue, the others have their points"
+    shop.change("3", total="20.00")
+    assert polled(shop.engine) == 1
+    shop.refund("bad", "1.00")
+    assert polled(shop.engine) >= 1
+    shop.drain()
+    assert polled(shop.engine) == 0
+    assert swept(shop.engine) == 10, "the sweep looks at all, so that its cause may go unnoticed by the shop"
+    assert (shop.balance(), shop.queued()) == (100, {"bad": "database_error"})
+
+
 @pytest.fixture
 def shop_with_a_raising_row(shop: Shop) -> Shop:
     """The shop in poll mode over a view that raises for the order 'bad', and nine good orders beside it."""

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
+from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS, retrying_only_what_passes
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.schedules import RANGE_END, RANGE_START
@@ -128,10 +130,13 @@ def test_an_instant_without_a_zone_is_refused_before_anything_is_done(shop: Shop
 
 
 def checked(instance: dg.DagsterInstance) -> dict[str, dg.AssetCheckEvaluation]:
-    """Run all award checks and return them by name."""
+    """Run all award checks and return them by name; the run fails exactly when an error was found."""
     result = run_job("award_checks_job", instance)
-    assert result.success
-    return {found.check_name: found for found in result.get_asset_check_evaluations()}
+    found = {found.check_name: found for found in result.get_asset_check_evaluations()}
+    assert len(found) == 4
+    errors = [one for one in found.values() if not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
+    assert result.success == (not errors)
+    return found
 
 
 def test_every_check_is_green_when_everything_is_awarded(shop: Shop, instance: dg.DagsterInstance) -> None:
@@ -188,6 +193,18 @@ def test_orders_gone_from_the_shop_turn_the_rate_check_yellow(shop: Shop, instan
     shop.award()
     found = checked(instance)["few_orders_are_missing"]
     assert (found.passed, found.metadata["percent"].value) == (False, 100.0)
+
+
+def test_a_transient_error_is_retried_and_a_bug_is_not() -> None:
+    lost = OperationalError("SELECT 1", None, psycopg.errors.AdminShutdown())
+    with pytest.raises(OperationalError), retrying_only_what_passes():
+        raise lost
+    with pytest.raises(dg.Failure) as raised, retrying_only_what_passes():
+        raise ValueError("a bug")
+    assert (raised.value.allow_retries, raised.value.description) == (
+        False,
+        "Unexpected ValueError: a bug. Please report it.",
+    )
 
 
 def test_code_older_than_the_schema_writes_nothing_and_is_not_retried(shop: Shop, instance: dg.DagsterInstance) -> None:

@@ -513,6 +513,38 @@ $function$;
 COMMENT ON FUNCTION loyalty.order_differences IS
 'The orders of a merchant whose points in the ledger are not what they deserve now; each is to be awarded again.';
 
+CREATE FUNCTION loyalty.changed_orders(p_since timestamptz) RETURNS TABLE (merchant_id text, order_id text)
+LANGUAGE sql STABLE
+AS $function$
+    -- What polling looks at, each order once. An order that PostgreSQL refused to process, or that is shown more than
+    -- once, waits in the queue until the shop changes it or the sweep comes by: else every poll would bring it again.
+    SELECT DISTINCT
+        changed.merchant_id COLLATE "C",
+        changed.order_id COLLATE "C"
+    FROM (
+        SELECT
+            o.merchant_id,
+            o.order_id,
+            o.updated_at AS changed_at
+        FROM loyalty_source.orders_changed_since(p_since) AS o
+        UNION ALL
+        SELECT
+            r.merchant_id,
+            r.order_id,
+            r.refunded_at
+        FROM loyalty_source.refunds_changed_since(p_since) AS r
+    ) AS changed
+    WHERE NOT EXISTS (
+        SELECT FROM loyalty.reconciliation_queue AS q
+        WHERE q.merchant_id = changed.merchant_id COLLATE "C"
+            AND q.order_id = changed.order_id COLLATE "C"
+            AND q.operation = 'award'
+            AND q.resolved_at IS NULL
+            AND q.reason IN ('database_error', 'order_ambiguous')
+            AND q.last_seen_at >= changed.changed_at
+    )
+$function$;
+
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT USAGE ON SCHEMA loyalty TO loyalty_pipeline, loyalty_app, loyalty_capture, loyalty_reader;

@@ -7,17 +7,7 @@ SELECT DISTINCT
     loyalty.customer_hint(o.customer_id) AS customer_id,
     candidate.order_id,
     'poll'
-FROM (
-    SELECT
-        changed.merchant_id COLLATE "C" AS merchant_id,
-        changed.order_id COLLATE "C" AS order_id
-    FROM loyalty_source.orders_changed_since(CAST(:since AS timestamptz)) AS changed
-    UNION
-    SELECT
-        refunded.merchant_id COLLATE "C",
-        refunded.order_id COLLATE "C"
-    FROM loyalty_source.refunds_changed_since(CAST(:since AS timestamptz)) AS refunded
-) AS candidate
+FROM loyalty.changed_orders(CAST(:since AS timestamptz)) AS candidate
 INNER JOIN LATERAL loyalty_source.order_by_id(candidate.merchant_id, candidate.order_id) AS o ON true
 LEFT JOIN LATERAL (
     SELECT sum(r.amount) AS amount

@@ -5,17 +5,7 @@ SELECT
     candidate.merchant_id,
     candidate.order_id,
     'poll'
-FROM (
-    SELECT
-        changed.merchant_id COLLATE "C" AS merchant_id,
-        changed.order_id COLLATE "C" AS order_id
-    FROM loyalty_source.orders_changed_since(CAST(:since AS timestamptz)) AS changed
-    UNION
-    SELECT
-        refunded.merchant_id COLLATE "C",
-        refunded.order_id COLLATE "C"
-    FROM loyalty_source.refunds_changed_since(CAST(:since AS timestamptz)) AS refunded
-) AS candidate
+FROM loyalty.changed_orders(CAST(:since AS timestamptz)) AS candidate
 WHERE
     NOT EXISTS (
         SELECT 1
