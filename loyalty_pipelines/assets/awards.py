@@ -47,7 +47,9 @@ def retrying_only_what_passes() -> Iterator[None]:
             f"{short_text(error)} (retrying would not help; 'loyalty status' says what to do)", allow_retries=False
         ) from error
     except Exception as error:
-        raise dg.Failure(f"Unexpected {type(error).__name__}: {error}. Please report it.", allow_retries=False) from error
+        raise dg.Failure(
+            f"Unexpected {type(error).__name__}: {error}. Please report it.", allow_retries=False
+        ) from error
 
 
 class AwardConfig(dg.Config):

@@ -26,11 +26,12 @@ def account() -> None:
 @json_option
 def show(merchant: str, customer: str, limit: int, as_json: bool) -> None:
     """Show balance, newest ledger entries and open queue items of CUSTOMER (its id) at MERCHANT."""
-    from loyalty_pipelines.db import accounts, programs
+    from loyalty_pipelines.db import accounts, programs, sources
     from loyalty_pipelines.db.engine import reading
 
     with database(as_json=as_json) as engine, reading(engine) as conn:
-        require_ready(conn)
+        require_ready(conn, is_mapping_needed=False)
+        sources.require_mapping(conn, even_withdrawn=True)
         programs.require_merchant(conn, merchant)
         found = accounts.find_account(conn, merchant, customer)
         items = accounts.open_items(conn, merchant, customer)

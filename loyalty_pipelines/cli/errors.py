@@ -1,11 +1,15 @@
 """Errors in an operator's words: one line that says what to do."""
 
+import re
 from collections.abc import Iterator
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 
 LOCK_NOT_AVAILABLE = "55P03"
 INSUFFICIENT_PRIVILEGE = "42501"
+# What a server says before a session exists, of a user, a password or a database that it does not know or let in; not
+# that it is starting, stopping or full.
+FATAL = re.compile(r"FATAL: +((?:role|database|user|password|no pg_hba|pg_hba|permission)[^\n]*)", re.IGNORECASE)
 # Undefined table, schema, function, column.
 SOMETHING_IS_MISSING = ("42P01", "3F000", "42883", "42703")
 
@@ -40,6 +44,12 @@ def _database_text(error: BaseException, database: str | None) -> str:
     text = first_line(original)
     code = getattr(original, "sqlstate", None)
     if is_connection_loss(error):
+        refusal = FATAL.search(str(original))
+        if refusal and code is None:
+            return (
+                f"The database {database or ''} lets nobody in: {refusal[1]}. Correct user, password and database in "
+                "LOYALTY_DATABASE_URL."
+            )
         return (
             f"Cannot reach the database {database or ''}: {text}. Start the server, or set LOYALTY_DATABASE_URL to one "
             "that runs."
@@ -50,7 +60,10 @@ def _database_text(error: BaseException, database: str | None) -> str:
             "comes next."
         )
     if code == INSUFFICIENT_PRIVILEGE:
-        return f"The database user may not do this: {text}. Connect as the owner, or as a member of loyalty_pipeline."
+        diagnostics = getattr(original, "diag", None)
+        hint = diagnostics and diagnostics.message_hint
+        advice = hint or "Connect as the owner, or as a member of loyalty_pipeline"
+        return f"The database user may not do this: {text}. {advice}."
     if code == LOCK_NOT_AVAILABLE:
         return f"Another transaction is in the way: {text}. Nothing was changed; try again when it has ended."
     return (

@@ -82,7 +82,7 @@ def show(path: Path | None, as_json: bool) -> None:
             script = source_db.render(conn, wanted)
             print_json({"file": str(path), "sql": script}) if as_json else click.echo(script, nl=False)
             return
-        mapping = source_db.require_mapping(conn)
+        mapping = source_db.require_mapping(conn, even_withdrawn=True)
     if as_json:
         relations = {name: mapping.relation(name) for name in mapping.mapped_relations}
         print_json(
@@ -138,12 +138,13 @@ def withdraw(as_json: bool) -> None:
     from loyalty_pipelines.db import sources as source_db
 
     with database(as_json=as_json) as engine, engine.begin() as conn:
-        require_ready(conn)
+        require_ready(conn, is_mapping_needed=False)
         source_db.withdraw(conn)
     if as_json:
         print_json({"withdrawn": True})
     else:
-        say("The views are empty and the triggers are gone. Put them back with 'loyalty sources apply --file F'.")
+        say("The views are empty, the triggers are gone, and nothing is awarded.")
+        say("Put all of it back with 'loyalty sources apply --file F'.")
 
 
 def _parse(path: Path) -> "SourceMapping":

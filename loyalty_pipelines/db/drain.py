@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import awards
+from loyalty_pipelines.db import awards, sources
 from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
 from loyalty_pipelines.domain.awards import (
     DATABASE_ERROR,
@@ -66,11 +66,13 @@ def drain(
 
     Merchants take turns, a batch each, so that a large one does not keep the others waiting. What fails for one
     merchant is in the report's `failures` and stops no other; a lost database is raised (and is transient), with
-    all finished batches committed. Rows that arrive behind the reading position wait for the next drain.
+    all finished batches committed. Rows that arrive behind the reading position wait for the next drain. Raises
+    `NoMappingError` when there is no shop to read.
     """
     options = options or DrainOptions()
-    if merchants is None:
-        with reading(engine) as conn:
+    with reading(engine) as conn:
+        sources.require_mapping(conn)
+        if merchants is None:
             merchants = awards.pending_merchants(conn)
     rotation = _Rotation(
         [_MerchantDrain(engine, merchant_id, options=options, actor=actor, run_id=run_id) for merchant_id in merchants],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.db.statements import load, read
 from loyalty_pipelines.domain.errors import LoyaltyError
 
 VERSION_SCHEMA = "loyalty"
@@ -16,6 +16,8 @@ UNLOCK = load("migrate/unlock")
 ENSURE_SCHEMA = load("migrate/ensure_schema")
 VERSION_TABLE_EXISTS = load("migrate/version_table_exists")
 VERSION = load("migrate/version")
+SOURCE_SCHEMA_EXISTS = load("migrate/source_schema_exists")
+MAKE_SOURCE_SCHEMA = read("migrate/make_source_schema")
 REVISIONS = Path(__file__).parent / "migrations" / "versions"
 
 
@@ -30,15 +32,16 @@ class SchemaVersionError(LoyaltyError):
 
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
-    """What `upgrade` did: the versions before and after, equal when there was nothing to do."""
+    """What `upgrade` did: the versions before and after, and whether it made the schema of the views."""
 
     before: str | None
     after: str
+    is_source_schema_made: bool
 
     @property
     def changed(self) -> bool:
-        """Whether a revision was applied."""
-        return self.before != self.after
+        """Whether there was anything to do."""
+        return self.before != self.after or self.is_source_schema_made
 
 
 def upgrade(engine: Engine) -> Upgrade:
@@ -63,8 +66,11 @@ def _upgrade(conn: Connection) -> Upgrade:
     if before != head:
         conn.execute(ENSURE_SCHEMA)
         _apply_revisions(conn)
-        conn.commit()
-    return Upgrade(before=before, after=head)
+    is_source_schema_made = not conn.execute(SOURCE_SCHEMA_EXISTS).scalar_one()
+    if is_source_schema_made:
+        conn.exec_driver_sql(MAKE_SOURCE_SCHEMA)
+    conn.commit()
+    return Upgrade(before=before, after=head, is_source_schema_made=is_source_schema_made)
 
 
 def version(conn: Connection) -> str | None:

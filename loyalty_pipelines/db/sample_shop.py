@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from loyalty_pipelines.db import sources
 from loyalty_pipelines.db.statements import load, read
-from loyalty_pipelines.domain.source_mapping import SourceMapping, parse_mapping
+from loyalty_pipelines.domain.source_mapping import NoMappingError, SourceMapping, parse_mapping
 
 CREATE = read("sample_shop/create")
 EXISTS = load("sample_shop/exists")
@@ -24,5 +24,7 @@ def create(conn: Connection) -> None:
         # CREATE ... IF NOT EXISTS fails when two do it at once; the second waits here for the first one's commit.
         conn.execute(LOCK)
         conn.exec_driver_sql(CREATE)
-    if sources.current(conn) is None:
+    try:
+        sources.require_mapping(conn)
+    except NoMappingError:
         sources.apply(conn, mapping())

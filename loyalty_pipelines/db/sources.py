@@ -18,6 +18,7 @@ from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.source_mapping import (
     AppliedMapping,
     MappingProblem,
+    MappingWithdrawnError,
     NoMappingError,
     SourceMapping,
     SourceMappingError,
@@ -27,6 +28,7 @@ from loyalty_pipelines.domain.source_mapping import (
 LOCK = load("sources/lock")
 STORE = load("sources/store")
 CURRENT = load("sources/current")
+STORE_WITHDRAWAL = load("sources/store_withdrawal")
 GET_LOCK_TIMEOUT = load("sources/lock_timeout")
 SET_LOCK_TIMEOUT = load("sources/set_lock_timeout")
 
@@ -65,34 +67,40 @@ def apply(conn: Connection, mapping: SourceMapping) -> AppliedMapping:
 
 
 def current(conn: Connection) -> SourceMapping | None:
-    """Return the mapping in force; None when none was ever applied.
+    """Return the mapping that was applied last, withdrawn or not; None when none was ever applied.
 
     `mapped_relations` of the result says which views have rows. Raises SourceMappingError when the recorded
     text is not understood, for example because a newer version wrote it.
     """
-    text = conn.execute(CURRENT).scalar_one_or_none()
-    return None if text is None else parse_mapping(text)
+    row = conn.execute(CURRENT).one_or_none()
+    return None if row is None else parse_mapping(row.mapping_yaml)
 
 
-def require_mapping(conn: Connection) -> SourceMapping:
-    """Return the mapping in force, as `current` does; raise `NoMappingError` when none was ever applied."""
-    mapping = current(conn)
-    if mapping is None:
+def require_mapping(conn: Connection, *, even_withdrawn: bool = False) -> SourceMapping:
+    """Return the mapping in force; raise `NoMappingError` when none was ever applied, or the last one is withdrawn.
+
+    Whatever looks at the shop's orders asks here first: behind a withdrawn mapping all of them seem deleted.
+    """
+    row = conn.execute(CURRENT).one_or_none()
+    if row is None:
         raise NoMappingError
-    return mapping
+    if row.is_withdrawn and not even_withdrawn:
+        raise MappingWithdrawnError
+    return parse_mapping(row.mapping_yaml)
 
 
 def withdraw(conn: Connection) -> None:
     """Let go of the shop's tables: empty the views, remove the triggers. `apply` puts everything back.
 
     For migrations of the shop that drop or retype a column that the views read. The record of the mapping
-    stays, and so do a fixed list of merchants and what was built on the views. Repeating it changes nothing.
-    Runs in the caller's transaction and does not commit.
+    stays, and so do a fixed list of merchants and what was built on the views. Nothing is awarded meanwhile.
+    Repeating it changes nothing. Raises `NoMappingError` when none was ever applied. Runs in the caller's
+    transaction and does not commit.
     """
     conn.execute(LOCK)
-    mapping = current(conn)
-    if mapping is not None:
-        _run(conn, _statements(conn, mapping, {}))
+    mapping = require_mapping(conn, even_withdrawn=True)
+    _run(conn, _statements(conn, mapping, {}))
+    conn.execute(STORE_WITHDRAWAL, {"mapping_yaml": mapping.yaml_text})
 
 
 def _run(conn: Connection, statements: list[str]) -> None:

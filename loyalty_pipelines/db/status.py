@@ -10,7 +10,12 @@ from loyalty_pipelines.db import migrate
 from loyalty_pipelines.db.sources_capture import captures_of
 from loyalty_pipelines.db.sources_catalog import read_relations
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.source_mapping import SourceMapping, SourceMappingError, parse_mapping
+from loyalty_pipelines.domain.source_mapping import (
+    MappingWithdrawnError,
+    SourceMapping,
+    SourceMappingError,
+    parse_mapping,
+)
 from loyalty_pipelines.domain.status import (
     CaptureTrigger,
     LastBatch,
@@ -87,6 +92,8 @@ def _with_source(conn: Connection, status: Status) -> Status:
             advice="No source mapping is in force: map your shop with 'loyalty sources apply --file F' ('loyalty "
             "sources presets' has some to start from), or try an export with 'loyalty orders import F --merchant M'.",
         )
+    if row.is_withdrawn:
+        return replace(status, stage=Stage.NOT_MAPPED, advice=str(MappingWithdrawnError()))
     status = replace(status, mapping=_mapping(conn, row))
     assert status.mapping is not None
     if status.mapping.problems:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import sweep
+from loyalty_pipelines.db import sources, sweep
 from loyalty_pipelines.db.drain import DrainOptions, drain, short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.db.merchants import merchant_ids
@@ -64,8 +64,9 @@ def sweep_merchants(
     """Compare all orders of each merchant, award what differs, and yield each merchant as it is done.
 
     A merchant that fails is yielded with its reason and stops no other; a lost database is raised (and is
-    transient). With `is_dry_run` nothing is written.
+    transient). With `is_dry_run` nothing is written. Raises `NoMappingError` when there is no shop to read.
     """
+    _require_shop(engine)
     for merchant_id in merchants:
         try:
             yield (
@@ -82,8 +83,10 @@ def sweep_merchants(
 def note_differences(engine: Engine, merchants: Sequence[str]) -> Iterator[NotedMerchant]:
     """Compare all orders of each merchant, put those that differ into the inbox, and award nothing yet.
 
-    Yields each merchant as it is done, also one that fails; a lost database is raised (and is transient).
+    Yields each merchant as it is done, also one that fails; a lost database is raised (and is transient). Raises
+    `NoMappingError` when there is no shop to read.
     """
+    _require_shop(engine)
     for merchant_id in merchants:
         try:
             orders = _enqueue(engine, merchant_id, None, None)
@@ -93,6 +96,11 @@ def note_differences(engine: Engine, merchants: Sequence[str]) -> Iterator[Noted
             yield NotedMerchant(merchant_id=merchant_id, failure=short_text(error))
             continue
         yield NotedMerchant(merchant_id=merchant_id, orders=orders)
+
+
+def _require_shop(engine: Engine) -> None:
+    with reading(engine) as conn:
+        sources.require_mapping(conn)
 
 
 def _enqueue(engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None) -> int:

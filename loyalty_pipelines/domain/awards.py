@@ -64,7 +64,8 @@ class MerchantSettings:
 class Batch:
     """One committed batch of one merchant, counted in orders (rows: inbox rows; points: signed sum).
 
-    `quarantined` are the ids of orders that PostgreSQL refused to process. `end` is where the next batch begins; None: this one reached the end of the merchant's inbox.
+    `quarantined` are the ids of orders that PostgreSQL refused to process. `end` is where the next batch begins;
+    None: this one reached the end of the merchant's inbox.
     """
 
     merchant_id: str

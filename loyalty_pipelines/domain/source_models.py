@@ -39,12 +39,23 @@ class MappingProblem:
 
 
 class NoMappingError(ConfigurationError):
-    """No source mapping was ever applied, so there is no shop to read."""
+    """No source mapping is in force, so there is no shop to read."""
+
+    def __init__(
+        self,
+        text: str = "No source mapping is in force, so there is no shop to read: map yours with 'loyalty sources apply "
+        "--file F' ('loyalty sources presets' has some to start from), or try an export with 'loyalty orders import'.",
+    ) -> None:
+        super().__init__(text)
+
+
+class MappingWithdrawnError(NoMappingError):
+    """The mapping was withdrawn and not applied again."""
 
     def __init__(self) -> None:
         super().__init__(
-            "No source mapping is in force, so there is no shop to read: map yours with 'loyalty sources apply --file "
-            "F' ('loyalty sources presets' has some to start from), or try an export with 'loyalty orders import'."
+            "The source mapping is withdrawn, so nothing is awarded: put it back with 'loyalty sources apply --file F' "
+            "('loyalty sources show' prints the last one)."
         )
 
 

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine, make_url
 
 from loyalty_pipelines.embedded import EmbeddedServer
 from tests.cli import Cli
@@ -62,6 +62,18 @@ def test_a_database_that_does_not_answer_is_one_line_without_its_password(comman
     assert "Cannot reach the database postgresql://somebody:***@127.0.0.1:1/shop (LOYALTY_DATABASE_URL)" in line
     assert "Connection refused" in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "said"),
+    [(lambda url: url.set(username="nobody"), "role"), (lambda url: url.set(database="nobody"), "database")],
+    ids=["user", "database"],
+)
+def test_a_user_or_database_that_the_server_does_not_know_is_told_from_a_server_that_is_away(
+    database_url: str, elsewhere: Callable[[URL], URL], said: str
+) -> None:
+    line = Cli(elsewhere(make_url(database_url)).render_as_string()).refused(1, "award")
+    assert f'lets nobody in: {said} "nobody" does not exist. Correct user, password and database in' in line
 
 
 def test_debug_shows_the_traceback() -> None:

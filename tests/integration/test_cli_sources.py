@@ -119,6 +119,24 @@ def test_apply_gives_up_when_the_shop_holds_its_table(
     assert "Another transaction is in the way" in line
 
 
-def test_withdraw_empties_the_views(cli: Cli, shop: Shop) -> None:
+def test_withdraw_empties_the_views_and_holds_everything_until_the_mapping_is_applied_again(
+    cli: Cli, shop: Shop, tmp_path: Path
+) -> None:
+    shop.order("queued", "NaN")
+    shop.order("1", "10")
+    assert cli.run("award").status == 1
+    shop.order("2", "5")
     assert cli.ok("sources", "withdraw", "--json").document == {"withdrawn": True}
+    assert "nothing is awarded" in cli.ok("sources", "withdraw").out
     assert shop.value("SELECT count(*) FROM loyalty_source.merchants") == 0
+    for words in (["award"], ["award", "--dry-run"], ["award", "--sweep"], ["award", "--sweep", "--dry-run"]):
+        assert "The source mapping is withdrawn" in cli.refused(1, *words)
+    assert "The source mapping is withdrawn" in cli.run("status").out
+    assert "balance" in cli.ok("account", "show", "m1", "ann").out.lower()
+    assert (shop.inbox(), shop.queued()) == (1, {"queued": "amount_invalid"})
+    path = tmp_path / "shop.yaml"
+    path.write_text(cli.ok("sources", "show").out)
+    cli.ok("sources", "apply", "--file", path)
+    shop.change("queued", total="1")
+    cli.ok("award")
+    assert (shop.balance(), shop.queued(), shop.problems()) == (16, {}, [])

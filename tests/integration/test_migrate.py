@@ -1,5 +1,6 @@
 """`loyalty init`: repeated, twice at once, by an owner without superuser rights, and against a newer database."""
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from loyalty_pipelines.db import sample_shop
 from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.merchants import merchant_ids
 from loyalty_pipelines.db.migrate import SchemaVersionError, require_current, upgrade
 from loyalty_pipelines.embedded import EmbeddedServer, start_server
+from tests.cli import Cli
 from tests.conftest import administer
 
 
@@ -58,6 +62,35 @@ def test_code_that_is_older_than_the_database_says_so_and_changes_nothing(empty_
     with engine.connect() as conn, pytest.raises(SchemaVersionError, match="newer release"):
         require_current(conn)
     engine.dispose()
+
+
+def test_init_makes_the_schema_of_the_views_again_when_somebody_dropped_it(database_url: str) -> None:
+    administer(database_url, "DROP SCHEMA loyalty_source CASCADE")
+    engine = connect(database_url)
+    done = upgrade(engine)
+    assert (done.before == done.after, done.changed) == (True, True)
+    with engine.begin() as conn:
+        sample_shop.create(conn)
+        assert merchant_ids(conn) == []
+    assert not upgrade(engine).changed
+    engine.dispose()
+
+
+def test_roles_that_somebody_else_made_are_refused_with_the_grant_that_helps(
+    server: EmbeddedServer, empty_url: str
+) -> None:
+    name = f"admin_{uuid.uuid4().hex[:8]}"
+    administer(
+        empty_url,
+        f"CREATE ROLE {name} LOGIN CREATEROLE",
+        f"ALTER DATABASE {make_url(empty_url).database} OWNER TO {name}",
+        "DO $$ BEGIN CREATE ROLE loyalty_owner; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+    )
+    line = Cli(make_url(empty_url).set(username=name).render_as_string()).refused(1, "init")
+    assert f"role loyalty_owner is there already, made by somebody else, and {name} may not use it" in line
+    (advice,) = re.findall(r"GRANT [^.]*", line)
+    administer(empty_url, advice)
+    assert Cli(make_url(empty_url).set(username=name).render_as_string()).ok("init")
 
 
 def test_a_database_without_the_schema_is_told_to_run_init(empty_url: str) -> None:

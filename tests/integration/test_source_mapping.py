@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from loyalty_pipelines.db import sources
-from loyalty_pipelines.domain.source_mapping import SOURCE_RELATIONS, SourceMappingError, parse_mapping
+from loyalty_pipelines.domain.source_mapping import SOURCE_RELATIONS, NoMappingError, SourceMappingError, parse_mapping
 from tests.shops import (
     CREATE_SHOP,
     create_django_shop,
@@ -473,7 +473,8 @@ def test_the_lock_timeout_of_the_caller_stays(engine: Engine):
 def test_withdrawing_lets_the_shop_change_its_tables_and_applying_puts_all_back(engine: Engine):
     with engine.begin() as conn:
         create_flask_razorpay_shop(conn)
-        sources.withdraw(conn)
+        with pytest.raises(NoMappingError):
+            sources.withdraw(conn)
         sources.apply(conn, mapping_of("flask_razorpay_shop"))
         conn.exec_driver_sql("CREATE VIEW public.report AS SELECT order_id FROM loyalty_source.orders")
         conn.exec_driver_sql("""INSERT INTO "order" (id, amount) VALUES (5, 100)""")

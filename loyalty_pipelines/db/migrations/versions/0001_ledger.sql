@@ -16,7 +16,13 @@ BEGIN
     END LOOP;
     -- Since PostgreSQL 16 who creates a role is a member that may not use it; USAGE asks for the use.
     IF NOT pg_has_role(current_user, 'loyalty_owner', 'USAGE') THEN
-        GRANT loyalty_owner TO current_user;
+        BEGIN
+            GRANT loyalty_owner TO current_user;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE EXCEPTION 'role loyalty_owner is there already, made by somebody else, and % may not use it', current_user
+                USING ERRCODE = 'insufficient_privilege',
+                      HINT = format('As a superuser: GRANT loyalty_owner, loyalty_capture TO %I', current_user);
+        END;
     END IF;
 END
 $roles$;
@@ -25,10 +31,8 @@ CREATE SCHEMA IF NOT EXISTS loyalty;
 ALTER SCHEMA loyalty OWNER TO loyalty_owner;
 -- Alembic has just made it.
 ALTER TABLE loyalty.schema_version OWNER TO loyalty_owner;
-CREATE SCHEMA IF NOT EXISTS loyalty_source;
 
 COMMENT ON SCHEMA loyalty IS 'The ledger of Loyalty Pipelines. Entries are never changed or removed.';
-COMMENT ON SCHEMA loyalty_source IS 'Views that give the shop''s own tables one shape; made by "loyalty sources apply".';
 
 -- From here on everything belongs to loyalty_owner, which nobody can log in as.
 SET LOCAL ROLE loyalty_owner;
@@ -258,10 +262,11 @@ COMMENT ON TABLE loyalty.award_batches IS
 CREATE TABLE loyalty.source_mapping (
     mapping_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping_yaml text NOT NULL,
+    is_withdrawn boolean NOT NULL DEFAULT false,
     applied_at timestamptz NOT NULL DEFAULT now(),
     applied_by text NOT NULL DEFAULT current_user
 );
-COMMENT ON TABLE loyalty.source_mapping IS 'Every mapping that was applied; the newest is in force.';
+COMMENT ON TABLE loyalty.source_mapping IS 'Every mapping that was applied or withdrawn; the newest counts.';
 
 -- History stays -------------------------------------------------------------------------------------------
 
@@ -558,4 +563,3 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty TO loyalty_pipeline, loyalty_re
 GRANT EXECUTE ON FUNCTION loyalty.customer_hint TO loyalty_capture;
 
 RESET ROLE;
-GRANT USAGE ON SCHEMA loyalty_source TO loyalty_pipeline, loyalty_app, loyalty_reader;

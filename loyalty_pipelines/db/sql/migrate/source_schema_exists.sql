@@ -1,0 +1,2 @@
+-- Reads only.
+SELECT to_regnamespace('loyalty_source') IS NOT NULL;
