@@ -4,7 +4,7 @@ Those that are errors are blocking, so that the run of award_checks_job fails wi
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -56,9 +56,8 @@ class LatenessConfig(dg.Config):
 def every_paid_order_has_its_points(config: LatenessConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.sweep_run import late_orders
 
-    settled_before = datetime.now(UTC) - timedelta(minutes=config.late_after_minutes)
     with ledger.engine() as engine:
-        late, failures = late_orders(engine, settled_before=settled_before)
+        late, failures = late_orders(engine, untouched_for=timedelta(minutes=config.late_after_minutes))
     columns = ("merchant_id", "orders_paid", "points_paid", "orders_unpaid", "points_unpaid", "orders_undecided")
     orders = sum(found.orders for found in late)
     return dg.AssetCheckResult(

@@ -18,7 +18,7 @@ defs = dg.Definitions(
     schedules=SCHEDULES,
     sensors=[paid_orders_sensor, merchants_sensor],
     resources={"ledger": LedgerDatabase(url=dg.EnvVar("LOYALTY_DATABASE_URL"))},
-    # One process per run: a step of its own would import everything a second time (1.5 s) for nothing, the work is in
+    # One process per run: a step of its own would import everything a second time (1.2 s) for nothing, the work is in
     # PostgreSQL.
     executor=dg.in_process_executor,
 )

@@ -43,8 +43,7 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
             _print_differences(_compare(engine, wanted, as_json=as_json), as_json=as_json)
             return
         noted = _note(engine, wanted, as_json=as_json) if sweep else None
-        if not dry_run:
-            _poll(engine)
+        unpolled = _poll(engine, is_dry_run=dry_run)
         with _progress(engine, wanted, as_json=as_json) as on_batch:
             report = drain(
                 engine,
@@ -53,18 +52,19 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
                 actor=current_user(),
                 on_batch=on_batch,
             )
-    _print_report(report, noted, as_json=as_json)
+    _print_report(report, noted, unpolled, as_json=as_json)
     if report.failures or report.total("orders_queued") or any(one.failure for one in noted or ()):
         click.get_current_context().exit(1)
 
 
-def _poll(engine: "Engine") -> None:
-    """In poll mode, bring what changed in the shop, as the sensor does."""
-    from datetime import UTC, datetime
+def _poll(engine: "Engine", *, is_dry_run: bool) -> int:
+    """In poll mode, bring what changed in the shop, as the sensor does; return how many a dry run leaves there."""
+    from loyalty_pipelines.db.capture_run import count_changed, look_for_orders
 
-    from loyalty_pipelines.db.capture_run import look_for_orders
-
-    look_for_orders(engine, as_of=datetime.now(UTC))
+    if is_dry_run:
+        return count_changed(engine)
+    look_for_orders(engine)
+    return 0
 
 
 def _check(engine: "Engine", merchants: Sequence[str]) -> None:
@@ -176,7 +176,9 @@ def _print_differences(swept: Sequence["SweptMerchant"], *, as_json: bool) -> No
         click.get_current_context().exit(1)
 
 
-def _print_report(report: AwardReport, noted: Sequence["NotedMerchant"] | None, *, as_json: bool) -> None:
+def _print_report(
+    report: AwardReport, noted: Sequence["NotedMerchant"] | None, unpolled: int, *, as_json: bool
+) -> None:
     failures = {**{one.merchant_id: one.failure for one in noted or () if one.failure}, **report.failures}
     swept = None if noted is None else {one.merchant_id: one.orders for one in noted if one.failure is None}
     if as_json:
@@ -187,6 +189,7 @@ def _print_report(report: AwardReport, noted: Sequence["NotedMerchant"] | None, 
                 "failures": failures,
                 "total": _as_plain(_total(report)),
                 "swept": swept,
+                "orders_not_polled": unpolled,
             }
         )
         return
@@ -197,11 +200,16 @@ def _print_report(report: AwardReport, noted: Sequence["NotedMerchant"] | None, 
     if rows:
         print_table(COLUMNS, [*rows, _row(total)] if len(rows) > 1 else rows, numbers=COLUMNS[1:])
     if not total.rows_claimed and not failures:
-        say("No orders wait.")
+        say("No orders wait in the inbox." if unpolled else "No orders wait.")
     else:
         say(
             f"{counted(total.orders_changed, 'order')} changed balances by {total.points_changed:,} points."
             + (" It was a dry run: nothing was written." if report.is_dry_run else "")
+        )
+    if unpolled:
+        say(
+            f"{counted(unpolled, 'more order')} changed in the shop since the last poll; a dry run does not bring "
+            "them: 'loyalty award --sweep --dry-run' counts what they deserve."
         )
     for name in sorted(report.merchants):
         for warning in report.merchants[name].warnings:

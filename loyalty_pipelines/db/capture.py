@@ -1,6 +1,6 @@
 """How changed orders get into the inbox where triggers can't bring them, and whether any are there."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -15,14 +15,13 @@ MOVE_POLL_CURSOR = load("capture/move_poll_cursor")
 PENDING = load("capture/pending")
 
 
-def poll(conn: Connection, *, overlap: timedelta, first_since: datetime) -> int:
+def poll(conn: Connection, *, overlap: timedelta) -> int:
     """Enqueue what the shop changed since the last poll less `overlap`; return how many orders.
 
-    The first poll reads from `first_since`; older orders are the sweep's. A row that commits later than the
+    The first poll reads from now; older orders are the sweep's. A row that commits later than the
     overlap with an earlier `updated_at` is missed here and found by the sweep. The caller commits.
     """
-    polled_until = conn.execute(POLL_CURSOR).scalar_one_or_none()
-    since = (polled_until or first_since) - overlap
+    since = conn.execute(POLL_CURSOR).scalar_one() - overlap
     try:
         with conn.begin_nested():
             enqueued = conn.execute(POLL, {"since": since}).rowcount

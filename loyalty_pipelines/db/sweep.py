@@ -1,6 +1,6 @@
 """The sweep: compares every order of a merchant with the ledger and enqueues what differs."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -44,11 +44,11 @@ def count_differences(
     *,
     paid_from: datetime | None = None,
     paid_to: datetime | None = None,
-    settled_before: datetime | None = None,
+    untouched_for: timedelta | None = None,
 ) -> DifferenceCount:
-    """Count the orders that a sweep would enqueue, only those untouched since `settled_before` where it is given."""
+    """Count the orders that a sweep would enqueue, only those untouched since `untouched_for` where it is given."""
     row = conn.execute(
-        COUNT_DIFFERENCES, {**_range(merchant_id, paid_from, paid_to), "settled_before": settled_before}
+        COUNT_DIFFERENCES, {**_range(merchant_id, paid_from, paid_to), "untouched_for": untouched_for}
     ).one()
     return DifferenceCount(
         merchant_id=merchant_id,

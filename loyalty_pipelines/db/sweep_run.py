@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -140,8 +140,8 @@ def _sweep(
     )
 
 
-def late_orders(engine: Engine, *, settled_before: datetime) -> tuple[list[DifferenceCount], dict[str, str]]:
-    """Return the merchants with orders that should have their points since `settled_before`, and those unreadable.
+def late_orders(engine: Engine, *, untouched_for: timedelta) -> tuple[list[DifferenceCount], dict[str, str]]:
+    """Return the merchants with orders that should have their points for `untouched_for` already, and those unreadable.
 
     The most orders first; the second value is the error's text by merchant. A lost database is raised.
     """
@@ -151,7 +151,7 @@ def late_orders(engine: Engine, *, settled_before: datetime) -> tuple[list[Diffe
     for merchant_id in merchants:
         try:
             with reading(engine) as conn:
-                found = sweep.count_differences(conn, merchant_id, settled_before=settled_before)
+                found = sweep.count_differences(conn, merchant_id, untouched_for=untouched_for)
         except DBAPIError as error:
             if is_connection_loss(error):
                 raise

@@ -200,10 +200,6 @@ class SourceMapping(_Part):
         """The names of the views that have rows; the others exist and are empty."""
         return tuple(name for name in SOURCE_RELATIONS if getattr(self, name) is not None)
 
-    def is_mapped(self, relation: str) -> bool:
-        """True when the shop has what the view `relation` shows (`refunds`, `subscriptions` ...)."""
-        return relation in self.mapped_relations
-
     def relation(self, name: str) -> MappedRelation | None:
         """Return the mapping of the view `name`; None when it is unmapped or a fixed list."""
         part = getattr(self, name)

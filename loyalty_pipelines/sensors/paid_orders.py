@@ -55,7 +55,7 @@ def paid_orders_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDataba
     now = datetime.now(UTC)
     try:
         with ledger.engine() as engine:
-            is_pending = look_for_orders(engine, as_of=now)
+            is_pending = look_for_orders(engine)
     except NoMappingError as nothing_to_do:
         return dg.SkipReason(str(nothing_to_do))
     if not is_pending:

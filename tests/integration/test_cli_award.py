@@ -77,8 +77,13 @@ def test_in_poll_mode_it_brings_what_changed_before_it_awards(cli: Cli, shop: Sh
     with shop.engine.begin() as conn:
         sources.apply(conn, parse_mapping(sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")))
     shop.order("1", "10")
+    planned = cli.ok("award", "--dry-run").out
+    assert "1 more order changed in the shop since the last poll" in planned
+    assert "No orders wait in the inbox." in planned
+    assert cli.ok("award", "--dry-run", "--json").document["orders_not_polled"] == 1
     assert "1 order changed balances by 10 points." in cli.ok("award").out
     assert "No orders wait." in cli.ok("award").out
+    assert "more order" not in cli.ok("award", "--dry-run").out
 
 
 def test_a_sweep_of_one_merchant_leaves_the_others(cli: Cli, shop: Shop) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS, retrying_only_what_passes
+from loyalty_pipelines.db import sources
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.schedules import RANGE_END, RANGE_START
@@ -58,6 +59,20 @@ def test_before_a_shop_is_mapped_the_sensors_wait_and_say_for_what(name: str, da
     ):
         tick = sensor.evaluate_tick(context)
     assert "map yours with 'loyalty sources apply" in (tick.skip_message or "")
+
+
+@pytest.mark.parametrize("job", ["award_points_job", "sweep_points_job"])
+def test_behind_a_withdrawn_mapping_no_job_touches_inbox_or_queue(
+    job: str, shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    shop.order("queued", "NaN")
+    shop.award()
+    shop.order("1", "10")
+    with shop.engine.begin() as conn:
+        sources.withdraw(conn)
+    result = sweep(instance, "m1") if job == "sweep_points_job" else run_job(job, instance)
+    assert not result.success
+    assert (shop.inbox(), shop.queued()) == (1, {"queued": "amount_invalid"})
 
 
 def test_the_live_job_awards_what_waits_and_says_what_it_did(shop: Shop, instance: dg.DagsterInstance) -> None:

@@ -1,7 +1,7 @@
 """The group roles, with real connections: what each may do, and what nobody may."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, make_url, text
@@ -51,13 +51,13 @@ def test_the_pipeline_role_is_enough_for_all_that_the_pipelines_do(shop: Shop, l
     assert (report.failures, report.total("points_changed")) == ({}, 10)
     shop.refund("1", "4.00")
     with engine.begin() as conn:
-        capture.poll(conn, overlap=timedelta(minutes=10), first_since=datetime.now(UTC))
+        capture.poll(conn, overlap=timedelta(minutes=10))
         sweep.enqueue_differences(conn, "m1")
     assert drain(engine, actor="test").failures == {}
     assert shop.balance() == 6
     with engine.connect() as conn:
         assert award_checks.orders_awarded_twice(conn)[0] == 0
-    assert late_orders(engine, settled_before=datetime.now(UTC)) == ([], {})
+    assert late_orders(engine, untouched_for=timedelta(0)) == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,21 @@ def test_the_reader_sees_the_ledger_and_no_addresses_and_writes_nothing(shop: Sh
         "DELETE FROM loyalty.programs",
     ):
         assert "permission denied" in refused(engine, statement)
+
+
+def test_the_reader_is_given_no_function_that_it_could_not_run(shop: Shop, login) -> None:
+    as_reader = login("loyalty_reader")
+    with as_reader.connect() as conn:
+        may_run = (
+            conn.exec_driver_sql(
+                "SELECT proname FROM pg_proc WHERE pronamespace = 'loyalty'::regnamespace "
+                "AND has_function_privilege(oid, 'EXECUTE') ORDER BY 1"
+            )
+            .scalars()
+            .all()
+        )
+    assert "points_for" in may_run
+    assert not {"order_differences", "changed_orders"} & set(may_run)
 
 
 def test_the_capture_role_may_fill_the_inbox_and_nothing_else(shop: Shop, login) -> None:

@@ -561,5 +561,7 @@ GRANT INSERT ON loyalty.order_inbox TO loyalty_capture;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty TO loyalty_pipeline, loyalty_reader;
 GRANT EXECUTE ON FUNCTION loyalty.customer_hint TO loyalty_capture;
+-- They read more of the shop than a dashboard may.
+REVOKE EXECUTE ON FUNCTION loyalty.order_differences, loyalty.changed_orders FROM loyalty_reader;
 
 RESET ROLE;

@@ -1,4 +1,4 @@
--- How many orders of the merchant differ and by how many points, of those that nobody has touched since :settled_before
+-- How many orders of the merchant differ and by how many points, of those that nobody has touched since :untouched_for
 -- (an order that was paid a second ago is not late). Orders to be queued are counted apart. Reads only.
 SELECT
     count(*) FILTER (WHERE d.outcome = 'earning') AS orders_paid,
@@ -12,8 +12,8 @@ FROM loyalty.order_differences(
 ) AS d
 WHERE
     (
-        CAST(:settled_before AS timestamptz) IS NULL
-        OR coalesce(greatest(d.paid_at, d.updated_at), '-infinity') < CAST(:settled_before AS timestamptz)
+        CAST(:untouched_for AS interval) IS NULL
+        OR coalesce(greatest(d.paid_at, d.updated_at), '-infinity') < now() - CAST(:untouched_for AS interval)
     )
     -- An order that is shown twice differs from the ledger for ever; it waits in the queue.
     AND NOT EXISTS (
