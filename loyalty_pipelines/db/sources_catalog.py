@@ -1,5 +1,6 @@
 """What the live catalogue says about the relations that a source mapping names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -43,7 +44,7 @@ class RelationInfo:
     """A relation of the shop, its columns in order, and what the current user may do with it.
 
     `kind` is pg_class.relkind: r table, p partitioned table, v view, m materialized view, f foreign table.
-    `hides_rows`: row security keeps rows from the current user.
+    `hides_rows`: row security keeps rows from the current user. `unique_keys`: the columns of each unique index.
     """
 
     schema_name: str
@@ -56,6 +57,7 @@ class RelationInfo:
     can_trigger: bool
     hides_rows: bool
     owner: str
+    unique_keys: Sequence[Sequence[str]]
     columns: tuple[ColumnInfo, ...]
 
     @property

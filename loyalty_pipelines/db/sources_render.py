@@ -257,6 +257,22 @@ def grant_statements() -> Iterator[sql.Composable]:
     yield sql.SQL("GRANT SELECT ON loyalty_source.merchants, loyalty_source.orders TO loyalty_reader")
 
 
+def uncertain_keys(mapping: SourceMapping, relations: Relations) -> list[str]:
+    """Return a note for each relation that may show one merchant or order more than once."""
+    notes = []
+    for name, fields in (("merchants", ("merchant_id",)), ("orders", ("merchant_id", "order_id"))):
+        part, info = mapping.relation(name), relations.get(name)
+        if part is None or info is None:
+            continue
+        key = {part.columns[field] for field in fields if field in part.columns}
+        if not any(key.issuperset(unique) for unique in info.unique_keys):
+            notes.append(
+                f"{name}: no unique index on {part.relation} keeps it from showing one of its {name} more than once"
+                + (" (an order that it shows twice is not decided and goes to the queue)." if name == "orders" else ".")
+            )
+    return notes
+
+
 def unindexed_keys(mapping: SourceMapping, relations: Relations) -> list[str]:
     """Return a note for each key column whose type no index can serve."""
     notes = []

@@ -92,6 +92,8 @@ def test_the_demo_awards_everything_and_ends_by_itself(environment: dict[str, st
     assert all(merchant["points"] > 0 for merchant in result["merchants"])
     assert min(result[f"orders_{what}"] for what in ("paid_late", "cancelled", "refunded")) > 0
     assert dagster_processes(environment) == []
+    log = Path(environment["LOYALTY_HOME"]) / "dagster" / "demo.log"
+    assert "DEBUG" not in log.read_text(), "a dozen lines for every run"
 
 
 def test_the_demo_does_not_write_into_a_database_that_somebody_named(database_url: str, tmp_path: Path) -> None:

@@ -538,6 +538,29 @@ def test_the_default_merchant_has_the_orders_without_one(engine: Engine):
         ).scalars().all() == ["2"]
 
 
+@pytest.mark.parametrize(
+    ("key", "notes"),
+    [
+        ("int PRIMARY KEY", 0),
+        ("int UNIQUE", 0),
+        ("int", 1),
+        ("int, part int, UNIQUE (id, part)", 1),
+        ("int, part int, EXCLUDE (id WITH =)", 1),
+        ("int, part int, UNIQUE (part) INCLUDE (id)", 1),
+    ],
+)
+def test_a_relation_that_may_show_an_order_twice_is_pointed_out(engine: Engine, key: str, notes: int):
+    with engine.begin() as conn:
+        create_small(conn, key=key)
+        applied = sources.apply(conn, parse_mapping(MAPPING.format(relation="small", capture="trigger")))
+        assert len(applied.notes) == notes
+        assert all("orders: no unique index on public.small" in note for note in applied.notes)
+        conn.exec_driver_sql("CREATE UNIQUE INDEX ON small (id) WHERE id > 5")
+        assert len(sources.apply(conn, applied.mapping).notes) == notes
+        conn.exec_driver_sql("CREATE UNIQUE INDEX ON small (id)")
+        assert sources.apply(conn, applied.mapping).notes == ()
+
+
 def test_a_key_of_a_type_without_an_index_works_and_is_pointed_out(engine: Engine):
     with engine.begin() as conn:
         create_small(conn, key="bytea PRIMARY KEY")

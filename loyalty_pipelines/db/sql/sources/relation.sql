@@ -10,7 +10,29 @@ SELECT
     has_table_privilege(c.oid, 'SELECT') AS can_select,
     has_table_privilege(c.oid, 'TRIGGER') AS can_trigger,
     c.relkind IN ('r', 'p') AND row_security_active(c.oid) AS hides_rows,
-    pg_get_userbyid(c.relowner)::text AS owner
+    pg_get_userbyid(c.relowner)::text AS owner,
+    coalesce(
+        (
+            SELECT
+                jsonb_agg(
+                    (
+                        SELECT jsonb_agg(a.attname)
+                        FROM pg_catalog.pg_attribute AS a
+                        WHERE
+                            a.attrelid = i.indrelid
+                            AND a.attnum = ANY(((i.indkey)::int2[])[0:i.indnkeyatts - 1])
+                    )
+                )
+            FROM pg_catalog.pg_index AS i
+            WHERE
+                i.indrelid = c.oid
+                AND i.indisunique
+                AND i.indisvalid
+                AND i.indpred IS NULL
+                AND i.indexprs IS NULL
+        ),
+        '[]'
+    ) AS unique_keys
 FROM pg_catalog.pg_class AS c
 INNER JOIN pg_catalog.pg_namespace AS n ON c.relnamespace = n.oid
 WHERE
