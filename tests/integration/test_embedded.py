@@ -487,11 +487,30 @@ def test_as_root_parent_folders_are_opened_for_passing_through_not_for_listing(n
     monkeypatch.chdir(private / "here")
     server = start_server(private / "pg")
     assert query(server, "SELECT 1") == (1,)
-    assert stat.S_IMODE(private.stat().st_mode) == 0o701
+    assert stat.S_IMODE(private.stat().st_mode) == 0o711
     assert stat.S_IMODE((private / "here").stat().st_mode) == 0o700
     assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
     # The server has none of root's groups.
     assert 0 not in [*psutil.Process(server.pid).gids(), *supplementary_groups(server.pid)]
+
+
+@needs_root
+def test_as_root_two_first_starts_under_one_private_folder_do_not_shut_each_other_out(new_dir):
+    private = new_dir.parent / "private"
+    private.mkdir(mode=0o700)
+    makers = []
+    for number in range(4):
+        makers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", USE_SERVER, str(private / str(number))],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        time.sleep(0.2)
+    said = [maker.communicate(timeout=60)[1] for maker in makers]
+    assert [maker.returncode for maker in makers] == [0] * 4, said
 
 
 def supplementary_groups(pid: int) -> list[int]:
