@@ -160,30 +160,29 @@ def _url_from(variable: str, driver: str) -> str | None:
     if not value:
         return None
     found = re.fullmatch(r"(?:postgres|postgresql|postgresql\+psycopg2?)://(\S+)", value, re.IGNORECASE)
-    if found:
-        return _readable(variable, f"{driver}://{found[1]}")
+    url = f"{driver}://{found[1]}" if found else ""
+    if _is_readable(url):
+        return url
     scheme = re.match(r"([a-z][a-z0-9+.-]{0,30})://", value, re.IGNORECASE)
     seen = f"starts with '{scheme[1]}://'" if scheme else "has no scheme such as 'postgresql://'"
     if scheme and re.fullmatch(r"postgres(ql(\+psycopg2?)?)?", scheme[1], re.IGNORECASE):
-        seen = "is empty after '://' or contains white space"
+        seen = "can't be read (is its port a number?)" if url else "is empty after '://' or contains white space"
     raise ConfigurationError(
         f"{variable} {seen}; expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE "
         "(characters such as '@', '/' or a space in the password are written %40, %2F, %20)."
     )
 
 
-def _readable(variable: str, url: str) -> str:
+def _is_readable(url: str) -> bool:
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         make_url(url)
     except (ArgumentError, ValueError):
-        # Not chained: the cause shows a part of the URL, which may be the password.
-        raise ConfigurationError(
-            f"{variable} can't be read (is its port a number?); expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE."
-        ) from None
-    return url
+        # Its text shows a part of the URL, which may be the password.
+        return False
+    return True
 
 
 def _embedded(database: str) -> EmbeddedServer:

@@ -1,7 +1,8 @@
 """`loyalty award`."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,7 +11,7 @@ from loyalty_pipelines.cli.base import database, is_quiet, json_option, require_
 from loyalty_pipelines.cli.option_types import TEXT
 from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, print_table, say
 from loyalty_pipelines.cli.programs import current_user
-from loyalty_pipelines.domain.awards import DEFAULT_BATCH_SIZE, AwardReport, Batch, DifferenceCount, MerchantAwards
+from loyalty_pipelines.domain.awards import DEFAULT_BATCH_SIZE, AwardReport, Batch, MerchantAwards
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -35,14 +36,16 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
     Exit status 1: a merchant failed, or orders went to the reconciliation queue.
     """
     from loyalty_pipelines.db.drain import DrainOptions, drain
+    from loyalty_pipelines.db.sweep_run import note_differences, sweep_merchants
 
     wanted = tuple(dict.fromkeys(merchants))
     with database(as_json=as_json) as engine:
         _check(engine, wanted)
         if sweep and dry_run:
-            _print_differences(_compare(engine, wanted, as_json=as_json), as_json=as_json)
+            compare = partial(sweep_merchants, is_dry_run=True)
+            _print_differences(_watched(engine, wanted, compare, as_json=as_json), as_json=as_json)
             return
-        noted = _note(engine, wanted, as_json=as_json) if sweep else None
+        noted = _watched(engine, wanted, note_differences, as_json=as_json) if sweep else None
         unpolled = _poll(engine, is_dry_run=dry_run)
         with _progress(engine, wanted, as_json=as_json) as on_batch:
             report = drain(
@@ -77,45 +80,26 @@ def _check(engine: "Engine", merchants: Sequence[str]) -> None:
             programs.require_merchant(conn, merchant_id)
 
 
-def _swept_merchants(engine: "Engine", merchants: Sequence[str]) -> Sequence[str]:
+def _watched(
+    engine: "Engine",
+    merchants: Sequence[str],
+    sweep: Callable[["Engine", Sequence[str]], Iterator[Merchant]],
+    *,
+    as_json: bool,
+) -> list[Merchant]:
+    """Return what `sweep` yields for the merchants (none named: all with a programme), behind a progress bar."""
     from loyalty_pipelines.db import programs
     from loyalty_pipelines.db.engine import reading
 
-    if merchants:
-        return merchants
-    with reading(engine) as conn:
-        return [one.merchant_id for one in programs.merchants_with_program(conn)]
-
-
-def _compare(engine: "Engine", merchants: Sequence[str], *, as_json: bool) -> list["SweptMerchant"]:
-    """Compare every order of the merchants (none named: all) with the ledger and write nothing."""
-    from loyalty_pipelines.db.sweep_run import sweep_merchants
-
-    everyone = _swept_merchants(engine, merchants)
-    with _bar("comparing", len(everyone), "merchants", as_json=as_json) as advance:
-        return _all(sweep_merchants(engine, everyone, is_dry_run=True), advance)
-
-
-def _note(engine: "Engine", merchants: Sequence[str], *, as_json: bool) -> list["NotedMerchant"]:
-    """Put every order that differs from the ledger into the inbox, of the merchants named or of all."""
-    from loyalty_pipelines.db.sweep_run import note_differences
-
-    everyone = _swept_merchants(engine, merchants)
-    with _bar("comparing", len(everyone), "merchants", as_json=as_json) as advance:
-        return _all(note_differences(engine, everyone), advance)
-
-
-def _all(merchants: Iterable[Merchant], advance: Callable[[int], None]) -> list[Merchant]:
+    if not merchants:
+        with reading(engine) as conn:
+            merchants = [one.merchant_id for one in programs.merchants_with_program(conn)]
     done = []
-    for one in merchants:
-        done.append(one)
-        advance(1)
+    with _bar("comparing", len(merchants), "merchants", as_json=as_json) as advance:
+        for one in sweep(engine, merchants):
+            done.append(one)
+            advance(1)
     return done
-
-
-def differing(count: DifferenceCount) -> int:
-    """Return how many orders differ."""
-    return count.orders_paid + count.orders_unpaid + count.orders_undecided
 
 
 @contextmanager
@@ -149,7 +133,7 @@ def _print_differences(swept: Sequence["SweptMerchant"], *, as_json: bool) -> No
     """Show what a sweep would have to change; exit 1 when a merchant failed or orders would be queued."""
     found = {one.merchant_id: one.found for one in swept if one.found is not None}
     failures = {one.merchant_id: one.failure for one in swept if one.failure is not None}
-    rows = [(name, found[name]) for name in sorted(found) if differing(found[name])]
+    rows = [(name, found[name]) for name in sorted(found) if found[name].orders]
     if as_json:
         print_json({"dry_run": True, "differences": found, "failures": failures})
     else:
@@ -169,7 +153,7 @@ def _print_differences(swept: Sequence["SweptMerchant"], *, as_json: bool) -> No
                 ],
                 numbers=("orders to award", "points", "to take back", "points back", "to queue"),
             )
-        total = sum(differing(one) for _, one in rows)
+        total = sum(one.orders for _, one in rows)
         say(f"Different from the ledger: {counted(total, 'order')}. Nothing was written.")
         _print_failures(failures)
     if failures or any(one.orders_undecided for one in found.values()):

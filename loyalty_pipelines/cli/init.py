@@ -16,11 +16,11 @@ def init(as_json: bool) -> None:
         done = upgrade(engine)
     if as_json:
         print_json({"database": database_name(), "before": done.before, "after": done.after, "changed": done.changed})
-    elif done.before == done.after and done.changed:
+    elif not done.changed:
+        say(f"The schema 'loyalty' is at version {done.after} already; nothing was changed.")
+    elif done.before == done.after:
         say("The schema 'loyalty_source' was missing and was made again, without views in it.")
         say("Next: 'loyalty sources apply --file F'.")
-    elif done.changed:
+    else:
         say(f"The schema 'loyalty' was brought from version {done.before or 'none'} to {done.after}.")
         say("Next: 'loyalty status' says what is still to do.")
-    else:
-        say(f"The schema 'loyalty' is at version {done.after} already; nothing was changed.")

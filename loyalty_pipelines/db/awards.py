@@ -269,16 +269,16 @@ def quarantine(
     batch = Batch(
         merchant_id=merchant_id,
         rows_claimed=moved.rows_claimed,
-        rows_repeated=moved.rows_claimed - moved.orders_queued,
+        rows_repeated=moved.rows_claimed - len(moved.order_ids),
         orders_changed=0,
         orders_unchanged=0,
-        orders_queued=moved.orders_queued,
+        orders_queued=len(moved.order_ids),
         orders_skipped=0,
         orders_missing=0,
         entries_written=0,
         points_changed=0,
-        outcomes={DATABASE_ERROR: moved.orders_queued},
-        quarantined=tuple(moved.order_ids or ()),
+        outcomes={DATABASE_ERROR: len(moved.order_ids)},
+        quarantined=tuple(moved.order_ids),
         end=_next_position(upto),
     )
     _log(conn, batch, actor=actor, run_id=run_id)

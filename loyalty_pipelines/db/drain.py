@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import awards, sources
 from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
 from loyalty_pipelines.domain.awards import (
-    DATABASE_ERROR,
     DEFAULT_BATCH_SIZE,
     AwardReport,
     Batch,
@@ -71,7 +70,7 @@ def drain(
     """
     options = options or DrainOptions()
     with reading(engine) as conn:
-        sources.require_mapping(conn)
+        sources.require_shop(conn)
         if merchants is None:
             merchants = awards.pending_merchants(conn)
     rotation = _Rotation(
@@ -226,7 +225,7 @@ class _MerchantDrain:
         )
 
     def _count_poison(self, batch: Batch) -> None:
-        if not batch.outcomes.get(DATABASE_ERROR):
+        if not batch.quarantined:
             return
         # One order may wait in the inbox many times.
         self._poison.update(batch.quarantined)

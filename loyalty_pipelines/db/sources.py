@@ -3,7 +3,7 @@
 What callers write against the views and key functions is described in docs/source-mapping.md.
 """
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from loyalty_pipelines.db.sources_capture import captures_of
 from loyalty_pipelines.db.sources_catalog import (
@@ -76,17 +76,26 @@ def current(conn: Connection) -> SourceMapping | None:
     return None if row is None else parse_mapping(row.mapping_yaml)
 
 
-def require_mapping(conn: Connection, *, even_withdrawn: bool = False) -> SourceMapping:
-    """Return the mapping in force; raise `NoMappingError` when none was ever applied, or the last one is withdrawn.
+def require_shop(conn: Connection) -> None:
+    """Raise `NoMappingError` when no mapping was ever applied, or the last one is withdrawn.
 
     Whatever looks at the shop's orders asks here first: behind a withdrawn mapping all of them seem deleted.
     """
+    _required(conn)
+
+
+def require_mapping(conn: Connection, *, even_withdrawn: bool = False) -> SourceMapping:
+    """Return the mapping in force; raises as `require_shop` does, and SourceMappingError as `current` does."""
+    return parse_mapping(_required(conn, even_withdrawn=even_withdrawn).mapping_yaml)
+
+
+def _required(conn: Connection, *, even_withdrawn: bool = False) -> Row:
     row = conn.execute(CURRENT).one_or_none()
     if row is None:
         raise NoMappingError
     if row.is_withdrawn and not even_withdrawn:
         raise MappingWithdrawnError
-    return parse_mapping(row.mapping_yaml)
+    return row
 
 
 def withdraw(conn: Connection) -> None:

@@ -46,7 +46,7 @@ def count_differences(
     paid_to: datetime | None = None,
     untouched_for: timedelta | None = None,
 ) -> DifferenceCount:
-    """Count the orders that a sweep would enqueue, only those untouched since `untouched_for` where it is given."""
+    """Count the orders that a sweep would enqueue, only those untouched for `untouched_for` where it is given."""
     row = conn.execute(
         COUNT_DIFFERENCES, {**_range(merchant_id, paid_from, paid_to), "untouched_for": untouched_for}
     ).one()

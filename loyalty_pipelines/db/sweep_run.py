@@ -1,8 +1,9 @@
 """The loop around sweeps: each merchant in transactions of its own, its failure kept to itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +13,8 @@ from loyalty_pipelines.db.drain import DrainOptions, drain, short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.db.merchants import merchant_ids
 from loyalty_pipelines.domain.awards import DifferenceCount, MerchantAwards
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +69,15 @@ def sweep_merchants(
     A merchant that fails is yielded with its reason and stops no other; a lost database is raised (and is
     transient). With `is_dry_run` nothing is written. Raises `NoMappingError` when there is no shop to read.
     """
+
+    def look(merchant_id: str) -> SweptMerchant:
+        if is_dry_run:
+            return with_retries(lambda: _found(engine, merchant_id, paid_from, paid_to))
+        return _sweep(engine, merchant_id, paid_from, paid_to, batch_size, run_id)
+
     _require_shop(engine)
-    for merchant_id in merchants:
-        try:
-            yield (
-                with_retries(lambda m=merchant_id: _found(engine, m, paid_from, paid_to))
-                if is_dry_run
-                else (_sweep(engine, merchant_id, paid_from, paid_to, batch_size, run_id))
-            )
-        except DBAPIError as error:
-            if is_connection_loss(error):
-                raise
-            yield SweptMerchant(merchant_id=merchant_id, failure=short_text(error))
+    for merchant_id, swept, failure in _one_by_one(merchants, look):
+        yield swept or SweptMerchant(merchant_id=merchant_id, failure=failure)
 
 
 def note_differences(engine: Engine, merchants: Sequence[str]) -> Iterator[NotedMerchant]:
@@ -87,20 +87,28 @@ def note_differences(engine: Engine, merchants: Sequence[str]) -> Iterator[Noted
     `NoMappingError` when there is no shop to read.
     """
     _require_shop(engine)
+    for merchant_id, orders, failure in _one_by_one(merchants, lambda one: _enqueue(engine, one, None, None)):
+        yield NotedMerchant(merchant_id=merchant_id, orders=orders or 0, failure=failure)
+
+
+def _one_by_one(
+    merchants: Iterable[str], look: Callable[[str], Result]
+) -> Iterator[tuple[str, Result | None, str | None]]:
+    """Yield each merchant with what `look` returned, or with the reason why it failed; raise a lost database."""
     for merchant_id in merchants:
         try:
-            orders = _enqueue(engine, merchant_id, None, None)
+            found = look(merchant_id)
         except DBAPIError as error:
             if is_connection_loss(error):
                 raise
-            yield NotedMerchant(merchant_id=merchant_id, failure=short_text(error))
-            continue
-        yield NotedMerchant(merchant_id=merchant_id, orders=orders)
+            yield merchant_id, None, short_text(error)
+        else:
+            yield merchant_id, found, None
 
 
 def _require_shop(engine: Engine) -> None:
     with reading(engine) as conn:
-        sources.require_mapping(conn)
+        sources.require_shop(conn)
 
 
 def _enqueue(engine: Engine, merchant_id: str, paid_from: datetime | None, paid_to: datetime | None) -> int:
@@ -145,18 +153,17 @@ def late_orders(engine: Engine, *, untouched_for: timedelta) -> tuple[list[Diffe
 
     The most orders first; the second value is the error's text by merchant. A lost database is raised.
     """
+
+    def look(merchant_id: str) -> DifferenceCount:
+        with reading(engine) as conn:
+            return sweep.count_differences(conn, merchant_id, untouched_for=untouched_for)
+
     with reading(engine) as conn:
         merchants = merchant_ids(conn)
     late, failures = [], {}
-    for merchant_id in merchants:
-        try:
-            with reading(engine) as conn:
-                found = sweep.count_differences(conn, merchant_id, untouched_for=untouched_for)
-        except DBAPIError as error:
-            if is_connection_loss(error):
-                raise
-            failures[merchant_id] = short_text(error)
-            continue
-        if found.orders:
+    for merchant_id, found, failure in _one_by_one(merchants, look):
+        if failure is not None:
+            failures[merchant_id] = failure
+        elif found and found.orders:
             late.append(found)
     return sorted(late, key=lambda found: -found.orders), failures

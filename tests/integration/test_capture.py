@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from loyalty_pipelines.db import capture, sample_shop, sources, sweep
 from loyalty_pipelines.domain.source_mapping import parse_mapping
+from tests.integration.test_awards_hostile import LONG
 from tests.shop import Shop
 
 OVERLAP = timedelta(minutes=10)
@@ -154,7 +155,7 @@ def test_polling_brings_each_change_once(polling: Shop) -> None:
 
 def test_polling_brings_an_order_whose_customers_id_no_index_takes(polling: Shop) -> None:
     polling.order("1", "10.00")
-    polling.order("2", "10.00", customer="".join(chr(0x4E00 + n * 7) for n in range(3000)))
+    polling.order("2", "10.00", customer=LONG)
     polling.order("3", "10.00", status="pending")
     assert polled(polling.engine) == 2
     assert polled(polling.engine) == 0, "both wait in the inbox already"
@@ -219,7 +220,7 @@ def test_polling_brings_an_order_that_raises_once_and_again_when_it_changes(shop
     shop.change("3", total="20.00")
     assert polled(shop.engine) == 1
     shop.refund("bad", "1.00")
-    assert polled(shop.engine) >= 1
+    assert polled(shop.engine) == 10, "where one raises, all are brought"
     shop.drain()
     assert polled(shop.engine) == 0
     assert swept(shop.engine) == 10, "the sweep looks at all, so that its cause may go unnoticed by the shop"

@@ -451,8 +451,8 @@ $function$;
 CREATE FUNCTION loyalty.order_differences(
     p_merchant_id text, p_paid_from timestamptz DEFAULT NULL, p_paid_to timestamptz DEFAULT NULL
 ) RETURNS TABLE (
-    order_id text, customer_id text, outcome text, detail text, target_points integer, in_force_points bigint,
-    points_missing bigint, paid_at timestamptz, updated_at timestamptz
+    order_id text, customer_id text, outcome text, points_missing bigint, queued_reason text,
+    paid_at timestamptz, updated_at timestamptz
 )
 LANGUAGE sql STABLE
 AS $function$
@@ -462,10 +462,8 @@ AS $function$
         o.order_id,
         o.customer_id,
         v.outcome,
-        v.detail,
-        v.target_points,
-        coalesce(op.in_force_points, 0),
         loyalty.points_to_take(coalesce(op.in_force_points, 0), coalesce(op.waived_points, 0), v.target_points::bigint),
+        q.reason,
         o.paid_at,
         -- A refund changes an order, though perhaps not its row.
         greatest(o.updated_at, refunds.refunded_at)

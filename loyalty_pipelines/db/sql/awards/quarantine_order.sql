@@ -1,6 +1,7 @@
 -- Takes one order that PostgreSQL refused to process out of the inbox and into the queue, with the error's text.
 -- Safe to repeat; indexes order_inbox_pkey and reconciliation_queue_one_open_item_per_order. An id that is too long for
--- an index may be the very reason why the order is here: it is shortened, or the queue would refuse it too.
+-- an index may be the very reason why the order is here: it is shortened, or the queue would refuse it too, in a form
+-- that enqueue_gone.sql knows again.
 WITH claimed AS (
     DELETE FROM loyalty.order_inbox AS i
     WHERE
@@ -37,5 +38,4 @@ queued AS (
 
 SELECT
     (SELECT count(*) FROM claimed) AS rows_claimed,
-    (SELECT count(*) FROM queued) AS orders_queued,
-    (SELECT array_agg(queued.order_id) FROM queued) AS order_ids;
+    ARRAY(SELECT queued.order_id FROM queued) AS order_ids;

@@ -1,4 +1,4 @@
--- How many orders of the merchant differ and by how many points, of those that nobody has touched since :untouched_for
+-- How many orders of the merchant differ and by how many points, of those that nobody has touched for :untouched_for
 -- (an order that was paid a second ago is not late). Orders to be queued are counted apart. Reads only.
 SELECT
     count(*) FILTER (WHERE d.outcome = 'earning') AS orders_paid,
@@ -16,13 +16,4 @@ WHERE
         OR coalesce(greatest(d.paid_at, d.updated_at), '-infinity') < now() - CAST(:untouched_for AS interval)
     )
     -- An order that is shown twice differs from the ledger for ever; it waits in the queue.
-    AND NOT EXISTS (
-        SELECT 1
-        FROM loyalty.reconciliation_queue AS q
-        WHERE
-            q.merchant_id = CAST(:merchant_id AS text)
-            AND q.order_id = d.order_id COLLATE "C"
-            AND q.operation = 'award'
-            AND q.resolved_at IS NULL
-            AND q.reason = 'order_ambiguous'
-    );
+    AND d.queued_reason IS DISTINCT FROM 'order_ambiguous';
