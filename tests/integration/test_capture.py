@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from loyalty_pipelines.db import capture, sample_shop, sources, sweep
+from loyalty_pipelines.db import capture, sample_shop, sources, sweep, sweep_run
 from loyalty_pipelines.domain.source_mapping import parse_mapping
 from tests.integration.test_awards_hostile import LONG
 from tests.shop import Shop
@@ -287,3 +287,39 @@ def test_a_refund_of_a_moment_ago_is_not_counted_as_late(shop: Shop) -> None:
     with shop.engine.connect() as conn:
         late = sweep.count_differences(conn, "m1", untouched_for=timedelta(minutes=15))
     assert late.orders == 0
+
+
+@pytest.fixture
+def shop_that_hides_a_merchant(shop: Shop) -> Shop:
+    """The shop over a view that refuses everything of m1 for a reason that is in no order, and an order of m2."""
+    shop.merchant("m2")
+    for merchant in ("m1", "m2"):
+        shop.order("1", "10.00", merchant=merchant, paid_at="2025-01-15 12:00:00+00")
+    shop.run("UPDATE sample_shop.orders SET updated_at = paid_at")
+    shop.run("DELETE FROM loyalty.order_inbox")
+    shop.run(
+        "CREATE FUNCTION sample_shop.shown(merchant text, total numeric) RETURNS numeric LANGUAGE plpgsql STABLE AS "
+        "$$ BEGIN IF merchant = 'm1' THEN RAISE 'no right to m1' USING ERRCODE = '42501'; END IF; RETURN total; END $$"
+    )
+    shop.run(
+        "CREATE VIEW sample_shop.order_view AS SELECT merchant_id, id, customer_id, currency, status, paid_at, "
+        "points_redeemed, updated_at, sample_shop.shown(merchant_id, total) AS total FROM sample_shop.orders"
+    )
+    yaml_text = sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")
+    with shop.engine.begin() as conn:
+        sources.apply(conn, parse_mapping(yaml_text.replace("sample_shop.orders", "sample_shop.order_view")))
+    return shop
+
+
+def test_a_merchant_that_cannot_be_compared_hides_no_other(shop_that_hides_a_merchant: Shop) -> None:
+    shop, merchants = shop_that_hides_a_merchant, ["m1", "m2"]
+    late, unreadable = sweep_run.late_orders(shop.engine, untouched_for=timedelta(minutes=15))
+    assert ([one.merchant_id for one in late], unreadable) == (["m2"], {"m1": "no right to m1"})
+    planned = {one.merchant_id: one for one in sweep_run.sweep_merchants(shop.engine, merchants, is_dry_run=True)}
+    assert (planned["m1"].failure, planned["m1"].found) == ("no right to m1", None)
+    assert planned["m2"].found and planned["m2"].found.orders_paid == 1
+    noted = [(one.merchant_id, one.orders, one.failure) for one in sweep_run.note_differences(shop.engine, merchants)]
+    assert noted == [("m1", 0, "no right to m1"), ("m2", 1, None)]
+    swept = {one.merchant_id: one.failure for one in sweep_run.sweep_merchants(shop.engine, merchants)}
+    assert swept == {"m1": "no right to m1", "m2": None}
+    assert (shop.balance(merchant="m2"), shop.entries()) == (10, [])

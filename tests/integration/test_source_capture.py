@@ -547,6 +547,7 @@ def test_the_default_merchant_has_the_orders_without_one(engine: Engine):
         ("int, part int, UNIQUE (id, part)", 1),
         ("int, part int, EXCLUDE (id WITH =)", 1),
         ("int, part int, UNIQUE (part) INCLUDE (id)", 1),
+        ("int, part int, UNIQUE (id) INCLUDE (part)", 0),
     ],
 )
 def test_a_relation_that_may_show_an_order_twice_is_pointed_out(engine: Engine, key: str, notes: int):
