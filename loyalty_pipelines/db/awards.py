@@ -29,7 +29,9 @@ SET_ASIDE_AMBIGUOUS = load("awards/set_aside_ambiguous")
 ADD_MOVED_LINES = load("awards/add_moved_lines")
 RENUMBER_MOVED_LINES = load("awards/renumber_moved_lines")
 CREATE_ACCOUNTS = load("awards/create_accounts")
+GIVE_BACK_REDEMPTIONS = load("awards/give_back_redemptions")
 SETTLE_BATCH = load("awards/settle_batch")
+TAKE_REDEMPTIONS = load("awards/take_redemptions")
 QUEUE_ORDERS = load("awards/queue_orders")
 CLOSE_QUEUED = load("awards/close_queued")
 LOG_BATCH = load("awards/log_batch")
@@ -51,6 +53,7 @@ def merchant_settings(conn: Connection, merchant_id: str) -> MerchantSettings:
         is_timezone_known=is_known,
         is_debt_allowed=row.is_debt_allowed,
         points_expiration_days=row.points_expiration_days,
+        has_redemptions=row.has_redemptions,
     )
 
 
@@ -95,7 +98,13 @@ def award_batch(
         conn.execute(RENUMBER_MOVED_LINES)
     if has_moved or any(row.new_orders for row in counted.values() if row.outcome == "earning"):
         conn.execute(CREATE_ACCOUNTS, {"merchant_id": merchant_id})
+    redemptions = {"merchant_id": merchant_id, "actor": actor, "run_id": run_id}
+    if settings.has_redemptions:
+        # Before the awards: what is given back is there for what they take.
+        conn.execute(GIVE_BACK_REDEMPTIONS, redemptions)
     settled = _settle(conn, merchant_id, settings=settings, actor=actor, run_id=run_id)
+    if settings.has_redemptions:
+        conn.execute(TAKE_REDEMPTIONS, redemptions)
     conn.execute(CLOSE_QUEUED, {"merchant_id": merchant_id})
     if any(outcome in QUEUE_OUTCOMES for outcome in counted):
         conn.execute(

@@ -26,6 +26,9 @@ from loyalty_pipelines.domain.errors import LoyaltyError
 # More poison than this in one merchant and run is not about single orders either.
 POISON_LIMIT = 100
 SPLIT_BY = 8
+# The keys that a checkout writes, too. A batch that meets one reads its orders again before it looks for poison.
+OVERTAKEN_CONSTRAINTS = ("ledger_entries_reference_once", "order_points_pkey")
+OVERTAKEN_LIMIT = 3
 
 
 class TooMuchPoisonError(LoyaltyError):
@@ -147,6 +150,7 @@ class _MerchantDrain:
         self._position = InboxPosition()
         self._size = options.batch_size
         self._is_careful = False
+        self._overtaken = 0
         self._poison: set[str] = set()
         self._detail = ""
 
@@ -156,12 +160,16 @@ class _MerchantDrain:
         try:
             batch = with_retries(self._award)
         except _BatchRefusedError as refused:
+            if refused.is_overtaken and self._overtaken < OVERTAKEN_LIMIT:
+                self._overtaken += 1
+                return None
             if self._size == 1:
                 # Not even the queue takes the order, so trying again would never end.
                 raise refused.error from refused
             self._size = max(1, self._size // SPLIT_BY)
             self._is_careful = True
             return None
+        self._overtaken = 0
         self.awards = self.awards.plus(batch, seconds=time.monotonic() - started)
         self._size = min(self._options.batch_size, self._size * 2)
         self._advance(batch.end)
@@ -246,6 +254,12 @@ class _BatchRefusedError(Exception):
     def __init__(self, error: DBAPIError | BatchDoesNotAddUpError) -> None:
         self.error = error
         super().__init__(str(error))
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a checkout may have awarded an order of the batch between the batch's reading and its writing."""
+        diagnostics = getattr(getattr(self.error, "orig", None), "diag", None)
+        return getattr(diagnostics, "constraint_name", None) in OVERTAKEN_CONSTRAINTS
 
 
 def _is_poison(error: Exception) -> bool:

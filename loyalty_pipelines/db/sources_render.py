@@ -165,7 +165,8 @@ def keyed_statements(
         signature = sql.SQL(", ").join(sql.SQL(kind) for _, kind in parameters)
         name = sql.Identifier("loyalty_source", function)
         yield sql.SQL("REVOKE ALL ON FUNCTION {}({}) FROM PUBLIC").format(name, signature)
-        yield sql.SQL("GRANT EXECUTE ON FUNCTION {}({}) TO loyalty_pipeline").format(name, signature)
+        # The owner: the checkout functions run with its rights.
+        yield sql.SQL("GRANT EXECUTE ON FUNCTION {}({}) TO loyalty_owner, loyalty_pipeline").format(name, signature)
 
 
 Parameters = tuple[tuple[LiteralString, LiteralString], ...]
@@ -253,7 +254,7 @@ def grant_statements() -> Iterator[sql.Composable]:
     """Yield the grants: all views to the pipeline, those without personal data to dashboards."""
     names = [*SOURCE_RELATIONS, *KEYED.values()]
     views = sql.SQL(", ").join(sql.Identifier("loyalty_source", name) for name in names)
-    yield sql.SQL("GRANT SELECT ON {} TO loyalty_pipeline").format(views)
+    yield sql.SQL("GRANT SELECT ON {} TO loyalty_owner, loyalty_pipeline").format(views)
     yield sql.SQL("GRANT SELECT ON loyalty_source.merchants, loyalty_source.orders TO loyalty_reader")
 
 

@@ -58,6 +58,7 @@ class MerchantSettings:
     is_timezone_known: bool
     is_debt_allowed: bool
     points_expiration_days: int | None
+    has_redemptions: bool
 
 
 @dataclass(frozen=True, kw_only=True)

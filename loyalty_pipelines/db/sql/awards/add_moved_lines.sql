@@ -20,7 +20,8 @@ SELECT DISTINCT ON (l.order_id)
     0,
     0,
     0,
-    l.order_target_points
+    l.order_target_points,
+    0
 FROM award_lines AS l
 WHERE
     l.outcome = 'earning'

@@ -19,6 +19,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS award_lines (
     stamps_in_force integer NOT NULL,
     last_reference_seq integer NOT NULL,
     points_wanted integer NOT NULL,
+    gone_points integer NOT NULL,
     -- Whether the line has something to write. A boolean of its own, because the planner takes half the rows for true
     -- where it would take a comparison of texts for one row in two hundred, and then joins by nested loops.
     is_changed boolean NOT NULL GENERATED ALWAYS AS (

@@ -26,7 +26,7 @@ queued AS (
         :run_id
     FROM claimed
     ORDER BY claimed.order_id
-    ON CONFLICT (merchant_id, order_id, operation) WHERE resolved_at IS NULL
+    ON CONFLICT (merchant_id, order_id, operation, fingerprint) WHERE resolved_at IS NULL
     DO UPDATE SET
         reason = excluded.reason,
         detail = excluded.detail,

@@ -43,6 +43,7 @@ SELECT
     0,
     0,
     0,
+    0,
     0
 FROM removed
 GROUP BY removed.order_id;

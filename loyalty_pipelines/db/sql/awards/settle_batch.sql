@@ -47,24 +47,28 @@ numbered AS (
     INNER JOIN locked AS a ON a.customer_id = l.customer_id
     -- What an order had earned when the account's points last expired is gone: it can't be taken a second time. Read
     -- only for debits of accounts that had an expiry; in force less waived less gone is what came since and is there.
+    -- gone_points went before the account was merged into this one; another expiry has taken the same points.
     CROSS JOIN LATERAL (
         SELECT
             CASE
-                WHEN l.points_wanted < 0 AND a.last_expiry_seq > 0
+                WHEN l.points_wanted < 0 AND (a.last_expiry_seq > 0 OR l.gone_points > 0)
                     THEN greatest(
                         l.points_wanted,
                         least(
                             0,
                             CAST(
-                                (
-                                    SELECT coalesce(sum(e.points), 0)
-                                    FROM loyalty.ledger_entries AS e
-                                    WHERE
-                                        e.merchant_id = :merchant_id
-                                        AND e.reference_type = 'order'
-                                        AND e.reference_id = l.order_id
-                                        AND e.account_id = a.account_id
-                                        AND e.seq < a.last_expiry_seq
+                                greatest(
+                                    (
+                                        SELECT coalesce(sum(e.points), 0)
+                                        FROM loyalty.ledger_entries AS e
+                                        WHERE
+                                            e.merchant_id = :merchant_id
+                                            AND e.reference_type = 'order'
+                                            AND e.reference_id = l.order_id
+                                            AND e.account_id = a.account_id
+                                            AND e.seq < a.last_expiry_seq
+                                    ),
+                                    l.gone_points
                                 ) AS integer
                             ) + l.waived_points - l.in_force_points
                         )

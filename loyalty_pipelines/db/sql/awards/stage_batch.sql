@@ -35,8 +35,10 @@ verdicts AS (
         op.waived_points,
         op.stamps_in_force,
         op.last_reference_seq,
+        op.gone_points,
         a.customer_id AS account_customer_id,
-        nullif(o.customer_id, '') COLLATE "C" AS order_customer_id
+        -- The orders of a customer who was merged into another one are that one's.
+        coalesce(mc.into_customer_id, nullif(o.customer_id, '') COLLATE "C") AS order_customer_id
     FROM wanted AS w
     LEFT JOIN LATERAL loyalty_source.order_by_id(:merchant_id, w.order_id) AS o ON true
     LEFT JOIN LATERAL (
@@ -52,6 +54,8 @@ verdicts AS (
             AND (o.paid_at < p.valid_until OR p.valid_until IS NULL)
     LEFT JOIN loyalty.order_points AS op ON op.merchant_id = :merchant_id AND op.order_id = w.order_id
     LEFT JOIN loyalty.accounts AS a ON a.merchant_id = :merchant_id AND a.account_id = op.account_id
+    LEFT JOIN loyalty.merged_customers AS mc
+        ON mc.merchant_id = :merchant_id AND mc.customer_id = o.customer_id COLLATE "C"
     CROSS JOIN LATERAL loyalty.order_verdict(
         o.order_id, o.status, o.customer_id, o.total_amount, refunds.amount, o.points_redeemed, o.currency, o.paid_at,
         CAST(:currency AS text), p
@@ -83,7 +87,8 @@ staged AS (
             coalesce(verdicts.in_force_points, 0),
             coalesce(verdicts.waived_points, 0),
             CAST(line.target_points AS bigint)
-        )
+        ),
+        coalesce(verdicts.gone_points, 0)
     FROM verdicts
     CROSS JOIN LATERAL (
         SELECT

@@ -10,7 +10,9 @@ SELECT DISTINCT
 FROM loyalty.changed_orders(CAST(:since AS timestamptz)) AS candidate
 INNER JOIN LATERAL loyalty_source.order_by_id(candidate.merchant_id, candidate.order_id) AS o ON true
 LEFT JOIN LATERAL (
-    SELECT sum(r.amount) AS amount
+    SELECT
+        sum(r.amount) AS amount,
+        max(r.refunded_at) AS refunded_at
     FROM loyalty_source.refunds_of_order(candidate.merchant_id, candidate.order_id) AS r
 ) AS refunds ON true
 LEFT JOIN loyalty_source.merchants AS m ON m.merchant_id = candidate.merchant_id
@@ -22,25 +24,36 @@ LEFT JOIN loyalty.program_periods AS p
 LEFT JOIN loyalty.order_points AS op
     ON op.merchant_id = candidate.merchant_id AND op.order_id = candidate.order_id
 LEFT JOIN loyalty.accounts AS a ON a.merchant_id = op.merchant_id AND a.account_id = op.account_id
-LEFT JOIN loyalty.reconciliation_queue AS q
-    ON
-        q.merchant_id = candidate.merchant_id
-        AND q.order_id = candidate.order_id
-        AND q.operation = 'award'
-        AND q.resolved_at IS NULL
+LEFT JOIN loyalty.holds AS h ON h.merchant_id = candidate.merchant_id AND h.order_id = candidate.order_id
+LEFT JOIN loyalty.merged_customers AS mc
+    ON mc.merchant_id = candidate.merchant_id AND mc.customer_id = o.customer_id COLLATE "C"
+LEFT JOIN loyalty.award_problems AS q ON q.merchant_id = candidate.merchant_id AND q.order_id = candidate.order_id
 CROSS JOIN LATERAL loyalty.order_verdict(
     o.order_id, o.status, o.customer_id, o.total_amount, refunds.amount, o.points_redeemed, o.currency, o.paid_at,
     m.currency, p
 ) AS v
+CROSS JOIN LATERAL (SELECT coalesce(mc.into_customer_id, o.customer_id COLLATE "C") AS customer_id) AS holder
 WHERE
     (
         loyalty.is_order_different(
-            v.outcome, v.target_points, v.target_stamps, o.customer_id COLLATE "C", a.customer_id,
-            op.target_points, op.stamps_in_force, q.reason
+            v.outcome, v.target_points, v.target_stamps, holder.customer_id, a.customer_id,
+            op.target_points, op.stamps_in_force, q.queued_reason
+        )
+        -- Let go by somebody, and not changed since.
+        AND NOT (
+            v.outcome = coalesce(q.dismissed_reason, '')
+            AND q.dismissed_at >= coalesce(greatest(o.updated_at, refunds.refunded_at), '-infinity')
         )
         OR (
-            v.outcome = 'earning' AND a.customer_id <> o.customer_id COLLATE "C"
-            AND loyalty.is_without_points(candidate.merchant_id, candidate.order_id, o.customer_id)
+            v.outcome = 'earning' AND a.customer_id <> holder.customer_id
+            AND loyalty.is_without_points(candidate.merchant_id, candidate.order_id, holder.customer_id)
+        )
+        OR (
+            h.status IS NOT NULL
+            AND loyalty.is_redemption_due(
+                candidate.merchant_id, candidate.order_id, h.status, h.points, o.status, o.total_amount, refunds.amount,
+                o.points_redeemed, p.point_value_amount
+            )
         )
     )
     AND NOT EXISTS (
