@@ -222,38 +222,32 @@ class Shop:
         }
 
     def spend(self, customer: str, points: int, *, merchant: str = "m1") -> None:
-        """Take points off an account with an entry, as a checkout does."""
-        self.run(
-            """
-            WITH account AS (
-                UPDATE loyalty.accounts SET balance = balance - :points, next_seq = next_seq + 1
-                WHERE merchant_id = :merchant AND customer_id = :customer
-                RETURNING account_id, next_seq - 1 AS seq, balance
+        """Redeem points on orders that the shop does not show."""
+        while points > 0:
+            part = min(points, 2_000_000_000)
+            self.run(
+                "SELECT loyalty.redeem_points(:merchant, :customer, gen_random_uuid()::text, :points)",
+                merchant=merchant,
+                customer=customer,
+                points=part,
             )
-            INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before,
-                balance_after, reference_type, reference_id, reference_seq, actor, occurred_at)
-            SELECT :merchant, account_id, seq, 'redeemed', -:points, balance + :points, balance, 'checkout',
-                gen_random_uuid()::text, 1, 'test', now() FROM account
-            """,
-            merchant=merchant,
-            customer=customer,
-            points=points,
-        )
+            points -= part
 
     def expire(self, customer: str, *, merchant: str = "m1") -> None:
-        """Expire all points of an account, as the expiry job does."""
+        """Expire all points of an account but those that are held, as the expiry job does."""
         self.run(
             """
             WITH account AS (
-                UPDATE loyalty.accounts AS a SET balance = 0, next_seq = a.next_seq + 1, last_expiry_seq = a.next_seq
+                UPDATE loyalty.accounts AS a SET balance = a.held, next_seq = a.next_seq + 1,
+                    last_expiry_seq = a.next_seq
                 FROM (SELECT * FROM loyalty.accounts WHERE merchant_id = :merchant AND customer_id = :customer
                       FOR NO KEY UPDATE) AS before
-                WHERE a.merchant_id = :merchant AND a.account_id = before.account_id
-                RETURNING a.account_id, before.next_seq AS seq, before.balance
+                WHERE a.merchant_id = :merchant AND a.account_id = before.account_id AND before.balance > before.held
+                RETURNING a.account_id, before.next_seq AS seq, before.balance, before.held
             )
             INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before,
                 balance_after, reference_type, reference_id, reference_seq, actor, occurred_at)
-            SELECT :merchant, account_id, seq, 'expired', -balance, balance, 0, 'expiry',
+            SELECT :merchant, account_id, seq, 'expired', held - balance, balance, held, 'expiry',
                 gen_random_uuid()::text, 1, 'test', now() FROM account
             """,
             merchant=merchant,
@@ -328,6 +322,22 @@ SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s',
 FROM (SELECT merchant_id, sum(entries_written) AS entries, sum(points_changed) AS points
       FROM award_batches GROUP BY merchant_id) b
 FULL JOIN (SELECT merchant_id, count(*) AS entries, sum(points) AS points
-           FROM ledger_entries WHERE reference_type = 'order' GROUP BY merchant_id) l USING (merchant_id)
+           -- Entries of a checkout or a merge say so.
+           FROM ledger_entries WHERE reference_type = 'order' AND reason IS NULL GROUP BY merchant_id) l
+    USING (merchant_id)
 WHERE coalesce(b.entries, 0) <> coalesce(l.entries, 0) OR coalesce(b.points, 0) <> coalesce(l.points, 0)
+UNION ALL
+SELECT format('account %s holds %s, its open holds are %s', account_id, held, points)
+FROM (SELECT a.account_id, a.held, coalesce(sum(h.points) FILTER (WHERE h.status = 'open'), 0) AS points
+      FROM accounts a LEFT JOIN loyalty.holds h USING (merchant_id, account_id)
+      GROUP BY a.merchant_id, a.account_id, a.held) s
+WHERE held <> points
+UNION ALL
+SELECT format('redemption of order %s is %s over %s points and has %s entries, ledger: %s in %s', order_id, h.status,
+              h.points, h.last_reference_seq, coalesce(e.points, 0), coalesce(e.entries, 0))
+FROM (SELECT * FROM loyalty.holds WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)) h
+FULL JOIN (SELECT merchant_id, reference_id AS order_id, sum(points) AS points, count(*) AS entries
+           FROM ledger_entries WHERE reference_type = 'redemption' GROUP BY 1, 2) e USING (merchant_id, order_id)
+WHERE coalesce(e.points, 0) <> CASE h.status WHEN 'captured' THEN -h.points ELSE 0 END
+    OR coalesce(e.entries, 0) <> coalesce(h.last_reference_seq, 0)
 """

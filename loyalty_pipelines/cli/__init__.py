@@ -10,9 +10,11 @@ import click
 from loyalty_pipelines.cli.account import account
 from loyalty_pipelines.cli.award import award
 from loyalty_pipelines.cli.base import LoyaltyGroup, Session
+from loyalty_pipelines.cli.explain import explain_
 from loyalty_pipelines.cli.init import init
 from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
+from loyalty_pipelines.cli.repairs import adjust, merge, restore
 from loyalty_pipelines.cli.run import demo, up
 from loyalty_pipelines.cli.sources import sources
 from loyalty_pipelines.cli.status import status
@@ -33,3 +35,5 @@ def main(context: click.Context, debug: bool, quiet: bool) -> None:
 
 for command in (init, up, demo, sources, programs, orders, award, account, status):
     main.add_command(command)
+for subcommand in (explain_, adjust, restore, merge):
+    account.add_command(subcommand)

@@ -27,9 +27,9 @@ def expected_errors() -> tuple[type[BaseException], ...]:
 
 def lines_about(error: BaseException, database: str | None) -> Iterator[str]:
     """Yield the line about `error`, after one line for each problem of a file that has several."""
-    from loyalty_pipelines.domain.order_files import OrderFileError
+    from loyalty_pipelines.domain.csv_files import FileRefusedError
 
-    if isinstance(error, OrderFileError):
+    if isinstance(error, FileRefusedError):
         yield from (f"  {problem}" for problem in error.problems)
         if error.count > len(error.problems):
             yield f"  ... and {error.count - len(error.problems)} more"

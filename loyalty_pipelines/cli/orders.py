@@ -1,8 +1,6 @@
 """`loyalty orders`: order files."""
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
@@ -11,19 +9,19 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from loyalty_pipelines.cli.base import database, is_quiet, json_option, require_ready
+from loyalty_pipelines.cli.base import database, json_option, require_ready
+from loyalty_pipelines.cli.csv_file import CsvFile, reading_progress
 from loyalty_pipelines.cli.option_types import NUMBER, TEXT, Currency, Zone
-from loyalty_pipelines.cli.order_file import OrderFile
-from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, say, shown
+from loyalty_pipelines.cli.output import counted, print_json, say, shown
 from loyalty_pipelines.cli.programs import current_user
+from loyalty_pipelines.domain.csv_files import FileRefusedError, choose_columns
 from loyalty_pipelines.domain.order_files import (
     COLUMN_GUESSES,
     ORDER_STATUSES,
+    REQUIRED_COLUMNS,
     STATUS_WORDS,
     ImportReport,
-    OrderFileError,
     OrderFormat,
-    choose_columns,
 )
 from loyalty_pipelines.domain.programs import ProgramOutOfRangeError
 
@@ -36,7 +34,6 @@ COLUMN_WORDS = {
     "currency": "currency",
     "refunded": "refunded amount",
 }
-LINES_BETWEEN_UPDATES = 2000
 
 
 class StatusMap(click.ParamType):
@@ -108,7 +105,7 @@ def import_(  # noqa: PLR0913, PLR0917 - one per option
     named = {name.removesuffix("_column"): value for name, value in columns.items() if value is not None}
     statuses = {**STATUS_WORDS, **{word: ours for one in status_maps for word, ours in one.items()}}
     with database(as_json=as_json) as engine, path.open("rb") as raw:
-        file = OrderFile(path, raw)
+        file = CsvFile(path, raw)
         with engine.begin() as conn:
             require_ready(conn, is_mapping_needed=False)
             order_files.prepare(conn)
@@ -123,7 +120,7 @@ def import_(  # noqa: PLR0913, PLR0917 - one per option
                 timezone=zone,
                 points_per_unit=points_per_unit,
             )
-            with _progress(file, as_json=as_json) as on_line:
+            with reading_progress(file, as_json=as_json) as on_line:
                 try:
                     report = order_files.load_file(conn, file.rows(), form, options, on_line=on_line)
                 except ProgramOutOfRangeError as error:
@@ -136,41 +133,23 @@ def import_(  # noqa: PLR0913, PLR0917 - one per option
 
 
 def _format(
-    file: OrderFile,
+    file: CsvFile,
     named: Mapping[str, str],
     statuses: Mapping[str, str],
     zone: str,
     currency: str | None,
     status: str | None,
 ) -> OrderFormat:
-    columns, problems = choose_columns(file.header, named, optional=("status",) if status else ())
+    required = REQUIRED_COLUMNS if status else (*REQUIRED_COLUMNS, "status")
+    columns, problems = choose_columns(file.header, COLUMN_GUESSES, required=required, named=named)
     if problems:
-        raise OrderFileError(
+        raise FileRefusedError(
             path=str(file.path),
             problems=problems,
             count=len(problems),
             advice="name its columns, or correct its first line.",
         )
     return OrderFormat(columns=columns, statuses=statuses, timezone=ZoneInfo(zone), currency=currency, status=status)
-
-
-@contextmanager
-def _progress(file: OrderFile, *, as_json: bool) -> Iterator[Callable[[], None] | None]:
-    if as_json or is_quiet() or not is_terminal():
-        yield None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-    shown_columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*shown_columns, console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading", total=file.path.stat().st_size)
-        lines = itertools.count(1)
-
-        def on_line() -> None:
-            if next(lines) % LINES_BETWEEN_UPDATES == 0:
-                progress.update(task, completed=file.bytes_read)
-
-        yield on_line
 
 
 def _print(report: ImportReport, path: Path, *, is_program_wanted: bool) -> None:

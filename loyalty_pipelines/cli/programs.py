@@ -2,6 +2,7 @@
 
 import getpass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from loyalty_pipelines.domain.programs import (
 
 # Where "no value" is a value: an option that was not given has to differ from --expiration-days never.
 NOT_GIVEN = "\0not given"
+OPTIONAL_RULES = ("points_expiration_days", "stamp_target", "redemption_max_percent")
 TABLE_COLUMNS = (
     "merchant", "version", "valid from", "valid until", "active", "points", "multiplier", "rounding", "expire after",
     "clawback",
@@ -27,6 +29,15 @@ TABLE_COLUMNS = (
 class _Given(WholeOrWord):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value in (NOT_GIVEN, None) else super().convert(value, param, ctx)
+
+
+class _GivenPercent(click.ParamType):
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in (NOT_GIVEN, None) or isinstance(value, Decimal):
+            return value
+        return None if value == "none" else NUMBER.convert(value, param, ctx)
 
 
 @click.group()
@@ -57,6 +68,12 @@ def current_user() -> str:
               metavar="N|none", help="Stamps on a full card (none).")  # fmt: skip
 @click.option("--clawback", type=click.Choice(["clamp_to_zero", "allow_negative"]),
               help="What happens when points to take back are spent (clamp_to_zero).")  # fmt: skip
+@click.option("--redemption-block", "redemption_block_points", type=click.IntRange(min=1),
+              help="Points are redeemed in whole blocks of so many (1).")  # fmt: skip
+@click.option("--redemption-minimum", "redemption_min_points", type=click.IntRange(min=0),
+              help="Fewest points that can be redeemed (0).")  # fmt: skip
+@click.option("--redemption-max-percent", type=_GivenPercent(), default=NOT_GIVEN, metavar="PERCENT|none",
+              show_default=False, help="Most of an order that points may pay (none: all).")  # fmt: skip
 @click.option("--on/--off", "is_active", default=None, help="Whether orders earn at all (on).")
 @click.option("--valid-from", type=INSTANT, help="From which payment on, with a zone (now).")
 @click.option("--retroactive", is_flag=True, help="Also for orders that have their points already.")
@@ -80,7 +97,7 @@ def set_(
     changes = {
         name: value
         for name, value in rules.items()
-        if value != NOT_GIVEN and (value is not None or name in ("points_expiration_days", "stamp_target"))
+        if value != NOT_GIVEN and (value is not None or name in OPTIONAL_RULES)
     }
     if not changes:
         raise click.UsageError("Name what is to change, for example --points-per-unit 1.")
@@ -194,6 +211,7 @@ def _rule_lines(rules: ProgramRules) -> list[tuple[str, str]]:
         ("stamps per order", f"{rules.stamps_per_order} from {shown(rules.stamp_min_amount)} on"),
         ("stamps on a full card", shown(rules.stamp_target)),
         ("clawback", rules.clawback),
+        ("redeemed", _redemption(rules)),
     ]
 
 
@@ -204,6 +222,14 @@ def _points(rules: ProgramRules) -> str:
 def _expiry(rules: ProgramRules) -> str:
     days = rules.points_expiration_days
     return f"{days} days" if days and days > 0 else "never"
+
+
+def _redemption(rules: ProgramRules) -> str:
+    most = "all" if rules.redemption_max_percent is None else f"{shown(rules.redemption_max_percent)} %"
+    return (
+        f"in blocks of {shown(rules.redemption_block_points)}, from {shown(rules.redemption_min_points)} on, "
+        f"for up to {most} of an order"
+    )
 
 
 def _row(merchant: str, version: ProgramVersion | None) -> list[object]:

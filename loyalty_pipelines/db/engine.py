@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -56,9 +56,10 @@ def is_caused_by_a_row(error: BaseException) -> bool:
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection in a read-only transaction, rolled back at the end."""
-    with engine.connect().execution_options(postgresql_readonly=True) as conn, conn.begin():
+def reading(engine: Engine, *, is_one_snapshot: bool = False) -> Iterator[Connection]:
+    """A connection in a read-only transaction, rolled back at the end; `is_one_snapshot`: of one instant throughout."""
+    options: dict[str, Any] = {"isolation_level": "REPEATABLE READ"} if is_one_snapshot else {}
+    with engine.connect().execution_options(postgresql_readonly=True, **options) as conn, conn.begin():
         yield conn
 
 

@@ -9,11 +9,10 @@ from sqlalchemy import Connection
 
 from loyalty_pipelines.db import programs, sample_shop, sources
 from loyalty_pipelines.db.statements import load, read
+from loyalty_pipelines.domain.csv_files import MAX_PROBLEMS, Problems, problem
 from loyalty_pipelines.domain.order_files import (
     ImportRefusedError,
     ImportReport,
-    OrderFileError,
-    OrderFileProblem,
     OrderFormat,
     OrderLine,
     parse_line,
@@ -33,7 +32,6 @@ UPSERT_ORDERS = load("order_files/upsert_orders")
 UPSERT_REFUNDS = load("order_files/upsert_refunds")
 PAID_RANGE = load("order_files/paid_range")
 
-MAX_PROBLEMS = 20
 # A programme made by an import applies to the orders of any export, whenever they were paid.
 PROGRAM_START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,13 +54,8 @@ class _Reading:
     """What was met while the file was read."""
 
     lines: int = 0
-    count: int = 0
-    problems: list[OrderFileProblem] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     statuses: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def note(self, found: list[OrderFileProblem], *, more: int = 0) -> None:
-        self.count += len(found) + more
-        self.problems.extend(found[: MAX_PROBLEMS - len(self.problems)])
 
 
 def prepare(conn: Connection) -> None:
@@ -98,17 +91,15 @@ def load_file(
 ) -> ImportReport:
     """Load `rows` (line number, cells), as `form` reads them, into the sample shop; the caller commits.
 
-    Keeps one line in memory at a time. Raises `OrderFileError` with the first problems after reading to the
+    Keeps one line in memory at a time. Raises `FileRefusedError` with the first problems after reading to the
     end, `ImportRefusedError` where the merchant is missing or its currency can't be told; the caller rolls back.
     """
     conn.execute(LOCK_MERCHANT, {"merchant_id": options.merchant_id})
     reading = _stage(conn, rows, form, on_line)
     _refuse_repeated(conn, reading, form)
-    if reading.count:
-        raise OrderFileError(path=options.path, problems=reading.problems, count=reading.count)
     if not reading.lines:
-        problem = OrderFileProblem(line=None, column="file", found="a header and no orders", expected="orders")
-        raise OrderFileError(path=options.path, problems=[problem], count=1)
+        reading.problems.note([problem(None, "file", "a header and no orders", "orders")])
+    reading.problems.refuse(options.path)
     currency, timezone, is_new = _merchant(conn, options)
     return _write(conn, reading, form, options, currency=currency, timezone=timezone, is_new=is_new)
 
@@ -127,7 +118,7 @@ def _stage(
         for number, cells in rows:
             order, word, problems = parse_line(number, cells, form)
             reading.lines += 1
-            reading.note(problems)
+            reading.problems.note(problems)
             if order:
                 copy.write_row(_values(order))
                 key = (word.lower(), order.status)
@@ -154,15 +145,15 @@ def _values(order: OrderLine) -> tuple[object, ...]:
 def _refuse_repeated(conn: Connection, reading: _Reading, form: OrderFormat) -> None:
     rows = conn.execute(REPEATED, {"row_limit": MAX_PROBLEMS}).all()
     found = [
-        OrderFileProblem(
-            line=row.line,
-            column=form.columns.names["order"],
-            found=f"order {row.order_id!r}, which line {row.first_line} has already",
-            expected="one line per order",
+        problem(
+            row.line,
+            form.columns.names["order"],
+            f"order {row.order_id!r}, which line {row.first_line} has already",
+            "one line per order",
         )
         for row in rows
     ]
-    reading.note(found, more=rows[0].repeated - len(rows) if rows else 0)
+    reading.problems.note(found, more=rows[0].repeated - len(rows) if rows else 0)
 
 
 def _merchant(conn: Connection, options: ImportOptions) -> tuple[str, str, bool]:

@@ -12,7 +12,9 @@ class ProgramRules:
     """The rules of one version; the defaults are those of the table, which also says what is in range.
 
     `points_per_unit` points for each `unit_amount` of the merchant's currency. `points_expiration_days`
-    None: never. `stamp_target` None: stamps are counted without a goal.
+    None: never. `stamp_target` None: stamps are counted without a goal. Redemptions are in whole blocks of
+    `redemption_block_points`, at least `redemption_min_points`, and pay at most `redemption_max_percent` of an order
+    (None: all of it) at `point_value_amount` a point.
     """
 
     points_per_unit: Decimal
@@ -26,6 +28,9 @@ class ProgramRules:
     stamp_min_amount: Decimal = Decimal(0)
     stamp_target: int | None = None
     clawback: str = "clamp_to_zero"
+    redemption_block_points: int = 1
+    redemption_min_points: int = 0
+    redemption_max_percent: Decimal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

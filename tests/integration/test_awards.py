@@ -422,7 +422,7 @@ def test_what_was_paid_again_and_cancelled_again_is_taken_from_what_is_there_by_
 
 
 def test_points_that_an_open_checkout_holds_are_not_taken(spent: Shop) -> None:
-    spent.run("UPDATE loyalty.accounts SET held = 40")
+    spent.run("SELECT loyalty.reserve_points('m1', 'ann', 'in the cart', 40)")
     spent.set_status("1", "refunded")
     spent.award()
     assert (spent.balance(), spent.tracked("1")) == (40, {"ann": (0, 140, 140)})

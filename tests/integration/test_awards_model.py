@@ -1,4 +1,4 @@
-"""Random histories of orders against a small model that decides alone what each account has.
+"""Random histories of orders, checkouts and repairs against a small model that decides alone what each account has.
 
 LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (80): a few thousand find what so few only may.
 """
@@ -16,14 +16,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from loyalty_pipelines.db import repairs
 from loyalty_pipelines.db.drain import DrainOptions, drain
+from loyalty_pipelines.db.holds_run import release_stale_holds
+from tests.checkout import Checkout
 from tests.shop import LONG_AGO, Shop
 
 EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "80"))
 STEPS = 25
 AMOUNTS = [Decimal(text) for text in ("19.99", "250", "7", "80", "0.99", "0", "0.004", "1", "1000000000000")]
 RATES = [Decimal(text) for text in ("1", "1.5", "0.002", "0")]
-CUSTOMERS = ["ann", "bob", None]
+CUSTOMERS = ["ann", "bob", "cat", None]
+POINT_VALUE = Decimal("0.5")
+FEW_POINTS = [1, 3, 50]
 THEN = [1000, 1, 3, 0]  # the size of the batches in which a change is awarded at once, 0 for later
 STATUSES = ["paid", "cancelled", "pending", "refunded", "partially_refunded"]
 MOST_POINTS = 2_000_000_000
@@ -38,6 +43,7 @@ class Order:
     customer: str | None
     total: Decimal
     status: str
+    redeemed: int = 0
 
 
 @dataclass(kw_only=True)
@@ -47,6 +53,15 @@ class Share:
     in_force: int = 0
     waived: int = 0
     gone: int = 0
+
+
+@dataclass(kw_only=True)
+class Hold:
+    """What an order redeems, and whose points they are."""
+
+    customer: str
+    points: int
+    status: str
 
 
 class Model:
@@ -61,6 +76,12 @@ class Model:
         self.balances: dict[str, int] = defaultdict(int)
         self.shares: dict[Key, Share] = {}
         self.queued: dict[str, str] = {}
+        self.held: dict[str, int] = defaultdict(int)
+        self.holds: dict[str, Hold] = {}
+        self.owed: set[str] = set()
+        self.updates: dict[str, tuple[str, int, int]] = {}
+        self.survivors: dict[str, str] = {}
+        self.openings: set[str] = set()
 
     def note(self, order_id: str, *customers: str | None) -> None:
         for customer in {name or "" for name in customers}:
@@ -70,13 +91,20 @@ class Model:
         rows, self.inbox = sorted(self.inbox), []
         for start in range(0, len(rows), batch_size):
             targets: dict[Key, int] = {}
-            for order_id in {row[2] for row in rows[start : start + batch_size]}:
+            order_ids = {row[2] for row in rows[start : start + batch_size]}
+            for order_id in order_ids:
                 targets.update(self.look_at(order_id))
+            for order_id in order_ids:
+                if self.step(order_id) == "give_back":
+                    self.give_back(order_id)
             # Credits first. Then debits, those of the order that was paid first before others: ids count down.
             for key in sorted(targets, reverse=True):
                 self.grow(key, targets[key])
             for key in sorted(targets, reverse=True):
                 self.shrink(key, targets[key])
+            for order_id in sorted(order_ids):
+                if self.step(order_id) == "take":
+                    self.take_or_owe(order_id)
 
     def look_at(self, order_id: str) -> dict[Key, int]:
         """Return what each account deserves for the order now; nothing when it is left as it is."""
@@ -91,7 +119,9 @@ class Model:
         """The same, without a trace; for an order that nobody can decide, the reason."""
         order = self.orders[order_id]
         is_paid = order.status in ("paid", "partially_refunded")
-        points = int(max(order.total - self.refunded[order_id], Decimal(0)) * self.rate)
+        customer = self.survivor(order.customer) if order.customer else None
+        net = order.total - self.refunded[order_id] - order.redeemed * POINT_VALUE
+        points = int(max(net, Decimal(0)) * self.rate)
         if is_paid and not order.customer:
             return {}
         if is_paid and self.refunded[order_id] > MOST_AMOUNT:
@@ -99,12 +129,15 @@ class Model:
         if is_paid and points > MOST_POINTS:
             return "points_out_of_range"
         targets = dict.fromkeys((key for key in self.shares if key[0] == order_id), 0)
-        return targets | {(order_id, order.customer): points} if is_paid and order.customer else targets
+        return targets | {(order_id, customer): points} if is_paid and customer else targets
 
     def is_different(self, order_id: str) -> bool:
         """Whether looking at the order would change something."""
         if self.orders[order_id].status == "deleted":
             return False
+        step = self.step(order_id)
+        if step == "give_back" or (step == "take" and order_id not in self.owed):
+            return True
         targets = self.targets(order_id)
         if isinstance(targets, str) or order_id in self.queued:
             return self.queued.get(order_id) != targets
@@ -123,13 +156,136 @@ class Model:
         share, customer = self.shares[key], key[1]
         less = max(share.in_force - share.waived - target, 0)
         there = max(share.in_force - share.waived - share.gone, 0)
-        taken = min(less, there if self.is_debt_allowed else min(there, self.balances[customer]))
+        free = max(self.balances[customer] - self.held[customer], 0)
+        taken = min(less, there if self.is_debt_allowed else min(there, free))
         share.in_force -= taken
         share.waived += less - taken
         self.balances[customer] -= taken
 
+    # --- redemptions ---
+
+    def survivor(self, customer: str) -> str:
+        return self.survivors.get(customer, customer)
+
+    def is_undone(self, order_id: str) -> bool:
+        order = self.orders[order_id]
+        return order.status in ("cancelled", "refunded")
+
+    def step(self, order_id: str) -> str | None:
+        """Return what an order's redemption needs of a batch."""
+        order, hold = self.orders[order_id], self.holds.get(order_id)
+        if hold is None:
+            return None
+        worth = order.total - hold.points * POINT_VALUE
+        is_undone = order.status == "cancelled" or (
+            order.status == "refunded" and self.refunded[order_id] <= worth
+        )
+        if is_undone and hold.status in ("open", "captured"):
+            return "give_back"
+        is_paid = order.status in ("paid", "partially_refunded")
+        is_owed = is_paid and order.redeemed == hold.points and hold.status != "captured"
+        return "take" if is_owed else None
+
+    def give_back(self, order_id: str) -> None:
+        hold = self.holds[order_id]
+        if hold.status == "open":
+            self.held[hold.customer] -= hold.points
+            hold.status = "released"
+        elif hold.status == "captured":
+            self.balances[hold.customer] += hold.points
+            hold.status = "restored"
+
+    def spendable(self, customer: str) -> int:
+        return max(self.balances[customer] - self.held[customer], 0)
+
+    def take(self, order_id: str) -> str:
+        """Take the points of a hold; return the error's code, or nothing."""
+        hold = self.holds[order_id]
+        if hold.status == "captured":
+            return ""
+        if hold.status == "open":
+            self.held[hold.customer] -= hold.points
+        elif self.is_undone(order_id):
+            return "LP008"
+        elif hold.points > self.spendable(hold.customer):
+            return "LP002"
+        self.balances[hold.customer] -= hold.points
+        hold.status = "captured"
+        return ""
+
+    def take_or_owe(self, order_id: str) -> None:
+        if self.take(order_id):
+            self.owed.add(order_id)
+        else:
+            self.owed.discard(order_id)
+
+    def reserve(self, order_id: str, customer: str, points: int) -> str:
+        hold, holder = self.holds.get(order_id), self.survivor(customer)
+        if hold and hold.status in ("open", "captured"):
+            return "" if (hold.customer, hold.points) == (holder, points) else "LP003"
+        if hold and self.is_undone(order_id):
+            return "LP008"
+        if points > self.spendable(holder):
+            return "LP002"
+        self.holds[order_id] = Hold(customer=holder, points=points, status="open")
+        self.held[holder] += points
+        return ""
+
+    def redeem(self, order_id: str, customer: str, points: int) -> str:
+        return self.reserve(order_id, customer, points) or self.take(order_id)
+
+    def capture(self, order_id: str) -> str:
+        return self.take(order_id) if order_id in self.holds else "LP009"
+
+    def release(self, order_id: str) -> str:
+        if order_id not in self.holds:
+            return "LP009"
+        is_paid = self.orders[order_id].status in ("paid", "partially_refunded")
+        if self.holds[order_id].status == "captured" and is_paid:
+            return "LP012"
+        self.give_back(order_id)
+        return ""
+
+    def update(self, order_id: str, customer: str, earned: int, redeemed: int) -> str:
+        holder, order = self.survivor(customer), self.orders[order_id]
+        if order.status != "deleted" and order.customer and self.survivor(order.customer) != holder:
+            return "LP011"
+        request = (holder, earned, redeemed)
+        if order_id in self.updates:
+            return "" if self.updates[order_id] == request else "LP003"
+        if self.is_undone(order_id):
+            return "LP008"
+        if redeemed and (code := self.redeem(order_id, customer, redeemed)):
+            return code
+        if earned and not any(key[0] == order_id for key in self.shares):
+            self.shares[order_id, holder] = Share(in_force=earned)
+            self.balances[holder] += earned
+        self.updates[order_id] = request
+        return ""
+
+    # --- repairs ---
+
+    def merge(self, customer: str, into: str) -> None:
+        self.survivors = {one: into if other == customer else other for one, other in self.survivors.items()}
+        self.survivors[customer] = into
+        self.balances[into] += self.balances.pop(customer, 0)
+        self.held[into] += self.held.pop(customer, 0)
+        for order_id, holder in list(self.shares):
+            if holder == customer:
+                old, new = self.shares[order_id, holder], self.shares.setdefault((order_id, into), Share())
+                new.in_force += old.in_force
+                new.waived += old.waived
+                new.gone = max(new.gone, old.gone)
+                self.shares[order_id, holder] = Share()
+        for hold in self.holds.values():
+            hold.customer = into if hold.customer == customer else hold.customer
+        self.updates = {
+            order_id: (into if request[0] == customer else request[0], *request[1:])
+            for order_id, request in self.updates.items()
+        }
+
     def expire(self, customer: str) -> None:
-        self.balances[customer] = 0
+        self.balances[customer] = self.held[customer]
         for (_, holder), share in self.shares.items():
             if holder == customer:
                 share.gone = share.in_force
@@ -145,7 +301,8 @@ class OrderHistories(RuleBasedStateMachine):
         self.merchant = uuid.uuid4().hex
         self.clawback = "allow_negative" if is_debt_allowed else "clamp_to_zero"
         self.model = Model(is_debt_allowed=is_debt_allowed)
-        self.shop.merchant(self.merchant, clawback=self.clawback)
+        self.shop.merchant(self.merchant, clawback=self.clawback, point_value_amount=POINT_VALUE)
+        self.checkout = Checkout(self.shop.engine)
 
     # --- what the shop does ---
 
@@ -224,23 +381,108 @@ class OrderHistories(RuleBasedStateMachine):
         self.shop.run("DELETE FROM loyalty.order_inbox WHERE merchant_id = :id", id=self.merchant)
         self.model.inbox.clear()
 
-    @rule(customer=st.sampled_from(CUSTOMERS[:2]), share=st.sampled_from([1, 1, 3]))
+    @rule(customer=st.sampled_from(CUSTOMERS[:3]), share=st.sampled_from([1, 1, 3]))
     def spend(self, customer: str, share: int) -> None:
-        points = self.model.balances[customer] // share
+        customer = self.model.survivor(customer)
+        points = self.model.spendable(customer) // share
         if points > 0:
             self.shop.spend(customer, points, merchant=self.merchant)
             self.model.balances[customer] -= points
 
-    @rule(customer=st.sampled_from(CUSTOMERS[:2]))
+    @rule(customer=st.sampled_from(CUSTOMERS[:3]))
     def expire(self, customer: str) -> None:
-        if self.model.balances[customer] > 0:
+        customer = self.model.survivor(customer)
+        if self.model.balances[customer] > self.model.held[customer]:
             self.shop.expire(customer, merchant=self.merchant)
             self.model.expire(customer)
 
     @rule(rate=st.sampled_from(RATES))
     def change_the_programme_from_the_start(self, rate: Decimal) -> None:
-        self.shop.program(self.merchant, points_per_unit=rate, clawback=self.clawback)
+        self.shop.program(
+            self.merchant, points_per_unit=rate, clawback=self.clawback, point_value_amount=POINT_VALUE
+        )
         self.model.rate = rate
+
+    # --- checkouts ---
+
+    @precondition(lambda self: self.model.orders)
+    @rule(
+        pick=st.integers(0, 99),
+        customer=st.sampled_from(CUSTOMERS[:3]),
+        points=st.sampled_from(FEW_POINTS),
+        action=st.sampled_from(["reserve", "redeem", "reserve", "redeem", "update"]),
+    )
+    def begin_a_checkout(self, pick: int, customer: str, points: int, action: str) -> None:
+        order_id = self._pick(pick)
+        arguments = (7, points) if action == "update" else (points,)
+        expected = (
+            self.model.update(order_id, customer, *arguments)
+            if action == "update"
+            else getattr(self.model, action)(order_id, customer, points)
+        )
+        self._expect(expected, action, order_id, *arguments, customer)
+
+    @precondition(lambda self: self.model.orders)
+    @rule(pick=st.integers(0, 99), action=st.sampled_from(["capture", "release"]))
+    def end_a_checkout(self, pick: int, action: str) -> None:
+        order_id = self._pick(pick)
+        self._expect(getattr(self.model, action)(order_id), action, order_id)
+
+    @rule(
+        customer=st.sampled_from(CUSTOMERS[:3]),
+        points=st.sampled_from(FEW_POINTS),
+        status=st.sampled_from(["paid", "pending", "cancelled"]),
+        ends=st.sampled_from(["capture", "release", "expire", "", ""]),
+        then=st.sampled_from(THEN),
+    )
+    def check_out(self, customer: str, points: int, status: str, ends: str, then: int) -> None:
+        """A whole checkout, or one that ends half-way."""
+        self.order(Decimal(80), customer, "pending")
+        order_id = f"{900 - len(self.model.orders) + 1:03}"
+        self._change(order_id, replace(self.model.orders[order_id], redeemed=points))
+        self._expect(self.model.reserve(order_id, customer, points), "reserve", order_id, points, customer)
+        self._change(order_id, replace(self.model.orders[order_id], status=status))
+        self.award(then)
+        if ends == "expire":
+            self.expire_holds()
+        elif ends:
+            self._expect(getattr(self.model, ends)(order_id), ends, order_id)
+
+    @rule()
+    def expire_holds(self) -> None:
+        self.shop.run("UPDATE loyalty.holds SET expires_at = now() WHERE merchant_id = :id", id=self.merchant)
+        assert not release_stale_holds(self.shop.engine).locked
+        for order_id, hold in self.model.holds.items():
+            if hold.status == "open":
+                self.model.give_back(order_id)
+
+    # --- repairs ---
+
+    @rule(customer=st.sampled_from(CUSTOMERS[:3]), points=st.sampled_from([5, -2]))
+    def adjust(self, customer: str, points: int) -> None:
+        customer = self.model.survivor(customer)
+        is_there = self._has_account(customer)
+        if is_there and (points > 0 or self.model.spendable(customer) >= -points):
+            with self.shop.engine.begin() as conn:
+                repairs.adjust(conn, REPAIR(self.merchant, customer, points))
+            self.model.balances[customer] += points
+
+    @rule(pair=st.sampled_from([("ann", "bob"), ("bob", "cat"), ("cat", "ann"), ("bob", "ann")]))
+    def merge(self, pair: tuple[str, str]) -> None:
+        customer, into = pair
+        if customer in self.model.survivors or into in self.model.survivors or not self._has_account(customer):
+            return
+        with self.shop.engine.begin() as conn:
+            MERGE(conn, self.merchant, customer, into)
+        self.model.merge(customer, into)
+
+    @rule(customer=st.sampled_from(CUSTOMERS[:3]), points=st.sampled_from([10, 60]))
+    def import_an_opening_balance(self, customer: str, points: int) -> None:
+        if customer in self.model.survivors or customer in self.model.openings:
+            return
+        OPEN(self.shop.engine, self.merchant, customer, points)
+        self.model.openings.add(customer)
+        self.model.balances[customer] += points
 
     # --- awarding, and the histories that matter most ---
 
@@ -292,6 +534,22 @@ class OrderHistories(RuleBasedStateMachine):
 
     # --- helpers ---
 
+    def _expect(self, code: str, action: str, *arguments: object) -> None:
+        """Call a checkout function, which must succeed, or fail with the code that the model gives."""
+        call = getattr(self.checkout, action)
+        more = {"merchant_id": self.merchant} if action == "update" else {"merchant": self.merchant}
+        if code:
+            self.checkout.refused(code, action, *arguments, **more)
+        else:
+            call(*arguments, **more)
+
+    def _has_account(self, customer: str) -> bool:
+        return self.shop.value(
+            "SELECT EXISTS (SELECT FROM loyalty.accounts WHERE merchant_id = :id AND customer_id = :customer)",
+            id=self.merchant,
+            customer=customer,
+        )
+
     def _pick(self, pick: int) -> str:
         """Return the id of an order that the shop has, which it gets back where it was deleted."""
         order_id = sorted(self.model.orders)[pick % len(self.model.orders)]
@@ -307,6 +565,7 @@ class OrderHistories(RuleBasedStateMachine):
             customer=order.customer,
             merchant=self.merchant,
             status=order.status,
+            points_redeemed=order.redeemed,
             paid_at=LONG_AGO + timedelta(minutes=1000 - int(order_id)),
         )
         self.model.orders[order_id] = order
@@ -320,6 +579,7 @@ class OrderHistories(RuleBasedStateMachine):
             customer_id=order.customer,
             total=order.total,
             status=order.status,
+            points_redeemed=order.redeemed,
         )
         self.model.orders[order_id] = order
         if order != before:
@@ -331,10 +591,10 @@ class OrderHistories(RuleBasedStateMachine):
     def _compare(self) -> None:
         shop, model = self.shop, self.model
         accounts = shop.rows(
-            "SELECT customer_id, balance FROM loyalty.accounts WHERE merchant_id = :id", id=self.merchant
+            "SELECT customer_id, balance, held FROM loyalty.accounts WHERE merchant_id = :id", id=self.merchant
         )
-        assert {name: points for name, points in accounts if points} == {
-            name: points for name, points in model.balances.items() if points
+        assert {name: (points, held) for name, points, held in accounts if points or held} == {
+            name: (points, model.held[name]) for name, points in model.balances.items() if points or model.held[name]
         }
         shares = shop.rows(
             "SELECT order_id, customer_id, in_force_points, waived_points FROM loyalty.order_points "
@@ -344,7 +604,17 @@ class OrderHistories(RuleBasedStateMachine):
         assert {tuple(row) for row in shares} == {
             (*key, share.in_force, share.waived) for key, share in model.shares.items()
         }
-        assert shop.queued(merchant=self.merchant) == model.queued
+        queued = shop.rows(
+            "SELECT operation, order_id, reason FROM loyalty.reconciliation_queue "
+            "WHERE merchant_id = :id AND resolved_at IS NULL",
+            id=self.merchant,
+        )
+        assert {row.order_id: row.reason for row in queued if row.operation == "award"} == model.queued
+        assert {row.order_id for row in queued if row.operation == "redeem"} == model.owed
+        holds = shop.rows("SELECT order_id, status FROM loyalty.holds WHERE merchant_id = :id", id=self.merchant)
+        # `spend` redeems on orders that the shop does not show.
+        found = {row.order_id: row.status for row in holds if row.order_id in model.orders}
+        assert found == {order_id: hold.status for order_id, hold in model.holds.items()}
         assert shop.inbox(merchant=self.merchant) == 0
         assert shop.problems(merchant=self.merchant) == []
 

@@ -34,14 +34,16 @@ def test_what_is_not_named_is_taken_from_the_version_before(cli: Cli, newcomer: 
     first = cli.ok(
         *SET_M2, "--unit-amount", "5", "--multiplier", "1.5", "--rounding", "ceil", "--expiration-days", "90",
         "--point-value", "0.01", "--stamps-per-order", "1", "--stamp-min-amount", "10", "--stamp-target", "8",
-        "--clawback", "allow_negative", "--off", "--valid-from", "2020-01-01T00:00+01:00", "--actor", "ann", "--json",
+        "--clawback", "allow_negative", "--redemption-block", "100", "--redemption-minimum", "500",
+        "--redemption-max-percent", "33.3", "--off", "--valid-from", "2020-01-01T00:00+01:00", "--actor", "ann", "--json",
     ).document  # fmt: skip
     assert first == {
         "merchant_id": "m2", "version": 1, "valid_from": "2019-12-31T23:00:00+00:00", "valid_until": None,
         "created_at": first["created_at"], "created_by": "ann", "is_active": False, "points_per_unit": "2",
         "unit_amount": "5", "multiplier": "1.5", "rounding": "ceil", "point_value_amount": "0.01",
         "points_expiration_days": 90, "stamps_per_order": 1, "stamp_min_amount": "10", "stamp_target": 8,
-        "clawback": "allow_negative", "orders_touched": 0,
+        "clawback": "allow_negative", "redemption_block_points": 100, "redemption_min_points": 500,
+        "redemption_max_percent": "33.3", "orders_touched": 0,
     }  # fmt: skip
     second = cli.ok("programs", "set", "m2", "--on", "--valid-from", "2021-01-01T00:00Z", "--json").document
     changed = {name for name in first if first[name] != second[name]}
@@ -50,9 +52,25 @@ def test_what_is_not_named_is_taken_from_the_version_before(cli: Cli, newcomer: 
 
 
 def test_never_and_none_take_a_value_away(cli: Cli, newcomer: Shop) -> None:
-    cli.ok(*SET_M2, "--expiration-days", "90", "--stamp-target", "8")
-    found = cli.ok("programs", "set", "m2", "--expiration-days", "never", "--stamp-target", "none", "--json").document
+    cli.ok(*SET_M2, "--expiration-days", "90", "--stamp-target", "8", "--redemption-max-percent", "50")
+    found = cli.ok(
+        "programs", "set", "m2", "--expiration-days", "never", "--stamp-target", "none", "--redemption-max-percent",
+        "none", "--json",
+    ).document  # fmt: skip
     assert (found["points_expiration_days"], found["stamp_target"]) == (None, None)
+    assert found["redemption_max_percent"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--redemption-max-percent", "101"), ("--redemption-max-percent", "-1"), ("--redemption-block", "0"),
+     ("--redemption-max-percent", "NaN"), ("--redemption-minimum", "-1")],
+)  # fmt: skip
+def test_rules_of_redeeming_that_are_out_of_range_are_refused(
+    cli: Cli, newcomer: Shop, option: str, value: str
+) -> None:
+    cli.refused(2, *SET_M2, option, value)
+    assert newcomer.value("SELECT count(*) FROM loyalty.programs WHERE merchant_id = 'm2'") == 0
 
 
 def test_a_version_without_an_instant_is_valid_from_now(cli: Cli, newcomer: Shop) -> None:

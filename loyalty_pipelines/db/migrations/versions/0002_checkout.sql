@@ -94,6 +94,13 @@ CREATE UNIQUE INDEX reconciliation_queue_one_open_item_per_order
 ON loyalty.reconciliation_queue (merchant_id, order_id, operation, fingerprint) WHERE resolved_at IS NULL;
 CREATE INDEX reconciliation_queue_due
 ON loyalty.reconciliation_queue (next_try_at, queue_id) WHERE resolved_at IS NULL AND parked_at IS NULL;
+-- What a drain reads, page by page: all open items of a customer together, oldest first.
+CREATE INDEX reconciliation_queue_by_customer
+ON loyalty.reconciliation_queue (merchant_id, customer_id, queue_id)
+WHERE resolved_at IS NULL AND parked_at IS NULL AND operation <> 'award';
+-- A longer id than an index takes must not keep an item from being parked.
+UPDATE loyalty.reconciliation_queue SET customer_id = loyalty.customer_hint(customer_id)
+WHERE operation = 'award' AND length(customer_id) > 200;
 CREATE INDEX reconciliation_queue_parked
 ON loyalty.reconciliation_queue (merchant_id, customer_id) WHERE resolved_at IS NULL AND parked_at IS NOT NULL;
 CREATE INDEX reconciliation_queue_by_number ON loyalty.reconciliation_queue (queue_id);
@@ -436,13 +443,14 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION loyalty.require_amount(p_name text, p_value numeric) RETURNS void
+CREATE FUNCTION loyalty.require_amount(p_name text, p_value numeric, p_is_optional boolean) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
 AS $function$
 BEGIN
     -- In numeric NaN is greater than every number: the upper bound keeps it and Infinity out.
-    IF p_value < 0 OR p_value > 1000000000000 THEN
-        RAISE EXCEPTION '% is %: expected an amount from 0 to 1,000,000,000,000', p_name, p_value USING ERRCODE = 'LP004';
+    IF p_value < 0 OR p_value > 1000000000000 OR (p_value IS NULL AND NOT p_is_optional) THEN
+        RAISE EXCEPTION '% is %: expected an amount from 0 to 1,000,000,000,000', p_name, coalesce(p_value::text, 'NULL')
+            USING ERRCODE = 'LP004';
     END IF;
 END
 $function$;
@@ -462,6 +470,7 @@ BEGIN
                     WHEN (p_account).account_id IS NULL THEN 'The customer has no account at this merchant.'
                     WHEN (p_account).expires_at <= now() THEN 'The points expired at ' || (p_account).expires_at || '.'
                     WHEN (p_account).held > 0 THEN 'Another ' || (p_account).held || ' points are held by checkouts in progress.'
+                    ELSE 'The balance is ' || (p_account).balance || '.'
                 END;
     END IF;
 END
@@ -803,7 +812,7 @@ BEGIN
     PERFORM loyalty.require_text('order_id', p_order_id);
     PERFORM loyalty.require_points('points_earned', p_points_earned, 0);
     PERFORM loyalty.require_points('points_redeemed', p_points_redeemed, 0);
-    PERFORM loyalty.require_amount('order_total', p_order_total);
+    PERFORM loyalty.require_amount('order_total', p_order_total, true);
 END
 $function$;
 
@@ -916,7 +925,8 @@ BEGIN
     )
     VALUES (p_merchant_id, p_order_id, p_account_id, p_points_earned, p_points_earned, v_stamps, 1, terms.program_version);
     PERFORM loyalty.post_entry(
-        p_merchant_id, p_account_id, 'earned', p_points_earned, 0, v_stamps, 'order', p_order_id, 1, NULL, p_actor, p_run_id
+        p_merchant_id, p_account_id, 'earned', p_points_earned, 0, v_stamps, 'order', p_order_id, 1, 'earned at checkout',
+        p_actor, p_run_id
     );
 END
 $function$;
@@ -935,7 +945,7 @@ DECLARE
     v_points numeric;
 BEGIN
     PERFORM loyalty.require_text('merchant_id', p_merchant_id);
-    PERFORM loyalty.require_amount('amount', coalesce(p_amount, -1));
+    PERFORM loyalty.require_amount('amount', p_amount, false);
     PERFORM loyalty.require_points('points_redeemed', p_points_redeemed, 0);
     SELECT * INTO terms FROM loyalty.merchant_terms(p_merchant_id);
     IF p_currency IS DISTINCT FROM terms.currency AND p_currency IS NOT NULL THEN
@@ -994,7 +1004,7 @@ DECLARE
     v_spendable bigint := loyalty.spendable_points(p_merchant_id, p_customer_id);
 BEGIN
     PERFORM loyalty.require_points('points', coalesce(p_points, 0), 0);
-    PERFORM loyalty.require_amount('order_total', p_order_total);
+    PERFORM loyalty.require_amount('order_total', p_order_total, true);
     SELECT * INTO terms FROM loyalty.merchant_terms(p_merchant_id);
     IF NOT terms.is_program_active THEN
         RETURN 0;
@@ -1019,8 +1029,8 @@ DECLARE
     v_hold loyalty.holds;
 BEGIN
     PERFORM loyalty.require_text('merchant_id', p_merchant_id);
-    PERFORM loyalty.require_update(p_customer_id, 0, p_points, p_order_id, p_order_total);
     PERFORM loyalty.require_points('points', p_points, 1);
+    PERFORM loyalty.require_update(p_customer_id, 0, p_points, p_order_id, p_order_total);
     IF p_ttl IS NULL OR p_ttl < interval '1 second' OR p_ttl > interval '30 days' THEN
         RAISE EXCEPTION 'ttl is %: expected an interval from 1 second to 30 days', coalesce(p_ttl::text, 'NULL')
             USING ERRCODE = 'LP004';
@@ -1080,8 +1090,8 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
     PERFORM loyalty.require_text('merchant_id', p_merchant_id);
-    PERFORM loyalty.require_update(p_customer_id, 0, p_points, p_order_id, p_order_total);
     PERFORM loyalty.require_points('points', p_points, 1);
+    PERFORM loyalty.require_update(p_customer_id, 0, p_points, p_order_id, p_order_total);
     RETURN loyalty.redeem(
         p_merchant_id, loyalty.lock_account(p_merchant_id, p_customer_id), p_order_id, p_points, p_order_total, 'checkout', NULL
     );
@@ -1186,6 +1196,15 @@ BEGIN
             SELECT h.status <> 'captured' INTO v_is_written
             FROM loyalty.holds AS h
             WHERE h.merchant_id = v_merchant_id COLLATE "C" AND h.order_id = v_item.order_id;
+            -- The shop may have corrected the order since. One that is gone from the shop still owes its points.
+            IF v_is_written AND EXISTS (SELECT FROM loyalty_source.order_by_id(v_merchant_id, v_item.order_id))
+                AND NOT EXISTS (
+                    SELECT FROM loyalty.redemptions_due(v_merchant_id, ARRAY[v_item.order_id]) AS d WHERE d.step = 'take'
+                )
+            THEN
+                RAISE EXCEPTION 'order % of merchant % does not owe these points any more', v_item.order_id, v_merchant_id
+                    USING ERRCODE = 'LP008';
+            END IF;
             PERFORM loyalty.capture_hold(v_merchant_id, v_item.order_id, p_actor, p_run_id);
         END IF;
         v_resolution := CASE WHEN v_is_written THEN 'applied' ELSE 'its effect was in the ledger already' END;

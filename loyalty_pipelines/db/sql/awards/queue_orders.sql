@@ -8,7 +8,7 @@ SELECT DISTINCT ON (l.order_id)
     :merchant_id,
     'award',
     l.order_id,
-    l.order_customer_id,
+    nullif(loyalty.customer_hint(l.order_customer_id), ''),
     l.outcome,
     l.detail,
     l.changed_at,

@@ -2,7 +2,8 @@
 -- would refuse that). Not repeatable by design: every call is a version of its own.
 INSERT INTO loyalty.programs (
     merchant_id, version, valid_from, is_active, points_per_unit, unit_amount, multiplier, rounding, point_value_amount,
-    points_expiration_days, stamps_per_order, stamp_min_amount, stamp_target, clawback, created_by
+    points_expiration_days, stamps_per_order, stamp_min_amount, stamp_target, clawback, redemption_block_points,
+    redemption_min_points, redemption_max_percent, created_by
 )
 SELECT
     CAST(:merchant_id AS text),
@@ -19,6 +20,9 @@ SELECT
     CAST(:stamp_min_amount AS numeric),
     CAST(:stamp_target AS integer),
     CAST(:clawback AS text),
+    CAST(:redemption_block_points AS integer),
+    CAST(:redemption_min_points AS integer),
+    CAST(:redemption_max_percent AS numeric),
     CAST(:created_by AS text)
 FROM loyalty.programs AS p
 WHERE p.merchant_id = :merchant_id

@@ -15,6 +15,9 @@ SELECT
     p.stamp_min_amount,
     p.stamp_target,
     p.clawback,
+    p.redemption_block_points,
+    p.redemption_min_points,
+    p.redemption_max_percent,
     p.created_at,
     p.created_by
 FROM loyalty.program_periods AS p

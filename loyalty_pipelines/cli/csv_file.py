@@ -1,24 +1,29 @@
-"""Opens an order file (plain or gzip) and gives its rows one by one."""
+"""Opens a CSV file (plain or gzip), gives its rows one by one, and shows how far it is."""
 
 import csv
 import gzip
+import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from loyalty_pipelines.domain.order_files import OrderFileError, OrderFileProblem
+from loyalty_pipelines.cli.base import is_quiet
+from loyalty_pipelines.cli.output import console, is_terminal
+from loyalty_pipelines.domain.csv_files import FileRefusedError, problem
 
 DELIMITERS = (",", ";", "\t", "|")
 Item = TypeVar("Item")
 # A packed file can unfold to a line without end; memory stays flat.
 MAX_LINE_BYTES = 1_000_000
+LINES_BETWEEN_UPDATES = 2000
 
 
-class OrderFile:
+class CsvFile:
     """The rows of a file as (line number, cells), after its header; lines without anything are left out.
 
-    Every failure to read is an `OrderFileError`: not gzip, cut off, not UTF-8, a quote that never ends.
+    Every failure to read is a `FileRefusedError`: not gzip, cut off, not UTF-8, a quote that never ends.
     """
 
     def __init__(self, path: Path, raw: BinaryIO) -> None:
@@ -59,7 +64,7 @@ class OrderFile:
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: Exception) -> OrderFileError:
+    def _unreadable(self, error: Exception) -> FileRefusedError:
         if isinstance(error, UnicodeDecodeError):
             byte = error.object[error.start : error.start + 1].hex()
             found, expected = f"the byte 0x{byte}, which is not UTF-8", "UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)"
@@ -67,5 +72,25 @@ class OrderFile:
             found, expected = f"CSV that can't be read ({error})", "fields in which quotes are doubled and end"
         else:
             found, expected = f"a file that can't be unpacked ({error})", "a whole gzip file, or one not called .gz"
-        problem = OrderFileProblem(line=max(self._line, 1), column="file", found=found, expected=expected)
-        return OrderFileError(path=str(self.path), problems=[problem], count=1)
+        found_here = problem(max(self._line, 1), "file", found, expected)
+        return FileRefusedError(path=str(self.path), problems=[found_here], count=1)
+
+
+@contextmanager
+def reading_progress(file: CsvFile, *, as_json: bool) -> Iterator[Callable[[], None] | None]:
+    """Show how much of the file was read; gives what is to be called for each line, None where nobody watches."""
+    if as_json or is_quiet() or not is_terminal():
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    shown_columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*shown_columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=file.path.stat().st_size)
+        lines = itertools.count(1)
+
+        def on_line() -> None:
+            if next(lines) % LINES_BETWEEN_UPDATES == 0:
+                progress.update(task, completed=file.bytes_read)
+
+        yield on_line
