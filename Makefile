@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-long check format bench clean .venv
+.PHONY: help demo up test test-long docs-check check format bench clean .venv
 
 help: ## show this list
 	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.-]+):.*## /\1\t/' | expand -t 14
@@ -32,6 +32,9 @@ test: $(STAMP) ## all tests
 
 test-long: $(STAMP) ## the random tests with many more examples
 	@LOYALTY_HYPOTHESIS_EXAMPLES=2000 $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/integration/test_awards_model.py
+
+docs-check: $(STAMP) ## the documentation's example for Node (needs the npm registry)
+	@$(BIN)/python -m pytest tests/acceptance/node_example.py
 
 check: $(STAMP) ## style, types, layers, SQL
 	@$(BIN)/ruff check .

@@ -4,6 +4,8 @@ import dagster as dg
 
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
 from loyalty_pipelines.assets.history import prune_history
+from loyalty_pipelines.assets.holds import RELEASED_HOLDS
+from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
 
 # A run that is older than this is dead, whatever its status says: run monitoring ends it, and the sensors stop
 # waiting for it.
@@ -32,10 +34,26 @@ sweep_points_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
 
+drain_reconciliation_queue_job = dg.define_asset_job(
+    "drain_reconciliation_queue_job",
+    selection=dg.AssetSelection.assets(RECONCILIATION_QUEUE).without_checks(),
+    description="Tries what is due in the reconciliation queue, of all merchants. Started by "
+    "reconciliation_queue_sensor.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
+release_holds_job = dg.define_asset_job(
+    "release_holds_job",
+    selection=dg.AssetSelection.assets(RELEASED_HOLDS).without_checks(),
+    description="Gives back the points that a checkout reserved and nobody captured in time. Started by "
+    "release_holds_schedule.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
 award_checks_job = dg.define_asset_job(
     "award_checks_job",
-    selection=dg.AssetSelection.checks_for_assets(LIVE_AWARDS, AWARDED_POINTS),
-    description="Checks that orders have their points, once, and in time.",
+    selection=dg.AssetSelection.checks_for_assets(LIVE_AWARDS, AWARDED_POINTS, RECONCILIATION_QUEUE),
+    description="Checks that orders have their points, once, and in time, and that little waits in the queue.",
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
 
@@ -48,4 +66,11 @@ def prune_history_job() -> None:
     prune_history()
 
 
-JOBS = [award_points_job, sweep_points_job, award_checks_job, prune_history_job]
+JOBS = [
+    award_points_job,
+    sweep_points_job,
+    drain_reconciliation_queue_job,
+    release_holds_job,
+    award_checks_job,
+    prune_history_job,
+]

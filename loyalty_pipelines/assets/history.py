@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from pydantic import Field
 
+# These run many times an hour.
+LIVE_JOBS = ("award_points_job", "drain_reconciliation_queue_job", "release_holds_job")
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 PAGE = 200
 
@@ -14,7 +16,7 @@ class PruneConfig(dg.Config):
 
     keep_days: int = Field(default=30, ge=1, le=3650, description="Runs younger than this many days stay.")
     keep_live_days: int = Field(
-        default=7, ge=1, le=3650, description="The same for award_points_job, which runs many times an hour."
+        default=7, ge=1, le=3650, description="The same for jobs that may run every minute: awards, the queue, holds."
     )
     max_runs: int = Field(default=20_000, ge=1, le=1_000_000, description="At most this many runs are removed at once.")
 
@@ -23,7 +25,7 @@ class PruneConfig(dg.Config):
 def prune_history(context: dg.OpExecutionContext, config: PruneConfig) -> None:
     now = datetime.now(UTC)
     deleted = 0
-    for job_name, days in (("award_points_job", config.keep_live_days), (None, config.keep_days)):
+    for job_name, days in (*((name, config.keep_live_days) for name in LIVE_JOBS), (None, config.keep_days)):
         old = dg.RunsFilter(job_name=job_name, statuses=FINISHED, created_before=now - timedelta(days=days))
         while deleted < config.max_runs:
             records = context.instance.get_run_records(

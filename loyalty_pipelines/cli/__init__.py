@@ -14,6 +14,7 @@ from loyalty_pipelines.cli.explain import explain_
 from loyalty_pipelines.cli.init import init
 from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
+from loyalty_pipelines.cli.queue import queue
 from loyalty_pipelines.cli.repairs import adjust, merge, restore
 from loyalty_pipelines.cli.run import demo, up
 from loyalty_pipelines.cli.sources import sources
@@ -33,7 +34,7 @@ def main(context: click.Context, debug: bool, quiet: bool) -> None:
     context.obj = Session(debug=debug, quiet=quiet)
 
 
-for command in (init, up, demo, sources, programs, orders, award, account, status):
+for command in (init, up, demo, sources, programs, orders, award, account, queue, status):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):
     account.add_command(subcommand)

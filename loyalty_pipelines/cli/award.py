@@ -202,7 +202,7 @@ def _print_report(
     if total.orders_queued:
         click.echo(
             f"{counted(total.orders_queued, 'order')} could not be decided, now in loyalty.reconciliation_queue: "
-            "'loyalty status' counts the reasons.",
+            "'loyalty queue list' says why.",
             err=True,
         )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ExplainedAccount,
         ExplainedOrder,
         Lot,
-        Merge,
+        MergedCustomer,
         Use,
     )
 
@@ -167,7 +167,7 @@ def _print_account(found: "ExplainedAccount") -> None:
     )
 
 
-def _merge(one: "Merge") -> str:
+def _merge(one: "MergedCustomer") -> str:
     return (
         f"Customer {one.customer_id} was merged into {one.into_customer_id} at {shown(one.merged_at)} by {one.actor} "
         f"({one.reason})"

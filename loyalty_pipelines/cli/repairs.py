@@ -34,7 +34,7 @@ def _adjustment_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dry-run", is_flag=True, help="Show what would happen and write nothing."),
         click.option(
             "--reference", type=TEXT, help="A key of yours, such as a ticket: the same one is done once (a new one)."
-        ),  # fmt: skip
+        ),
         _said_options,
     ):
         command = option(command)
@@ -68,7 +68,7 @@ def restore(**arguments: Any) -> None:
     _adjust(**arguments)
 
 
-def _adjust(  # noqa: PLR0913, PLR0917 - one per option
+def _adjust(
     merchant: str,
     customer: str,
     points: int,
@@ -147,9 +147,7 @@ def _due_again(customer_id: str) -> str:
 @_said_options
 @click.option("--apply", "is_applied", is_flag=True, help="Do it; without this the plan is shown.")
 @json_option
-def merge(  # noqa: PLR0913, PLR0917 - one per option
-    merchant: str, customer: str, into: str, reason: str, actor: str, is_applied: bool, as_json: bool
-) -> None:
+def merge(merchant: str, customer: str, into: str, reason: str, actor: str, is_applied: bool, as_json: bool) -> None:
     """Move everything that customer FROM has at MERCHANT to customer INTO; shows the plan unless --apply is given.
 
     Orders move with their points, and reservations, redemptions and later orders of FROM are INTO's from then on. The
@@ -170,11 +168,11 @@ def merge(  # noqa: PLR0913, PLR0917 - one per option
 
 
 def _print_merge(report: MergeReport, *, is_applied: bool) -> None:
-    source, target = report.customer_id, report.into_customer_id
+    merchant, source, target = report.merge.merchant_id, report.merge.customer_id, report.merge.into_customer_id
     if report.is_repeated:
-        say(f"Customer {source} of {report.merchant_id} is merged into {target} already: nothing was written.")
+        say(f"Customer {source} of {merchant} is merged into {target} already: nothing was written.")
         return
-    say(f"{'Merged' if is_applied else 'Plan: merge'} customer {source} of {report.merchant_id} into {target}")
+    say(f"{'Merged' if is_applied else 'Plan: merge'} customer {source} of {merchant} into {target}")
     print_table(
         ("customer", "balance", "held", "stamps", "last activity", "expires"),
         [

@@ -13,7 +13,7 @@ from loyalty_pipelines.domain.explain import (
     ExplainedAccount,
     ExplainedOrder,
     InstantInFutureError,
-    Merge,
+    MergedCustomer,
     OpenHold,
     explain,
 )
@@ -43,7 +43,7 @@ def explain_account(
         raise InstantInFutureError(at=at, now=account.read_at)
     of_account = {"merchant_id": merchant_id, "account_id": account.account_id}
     entries = [Entry(**row._mapping) for row in conn.execute(ENTRIES, {**of_account, "at": at})]
-    merges = [Merge(**row._mapping) for row in conn.execute(MERGES, of_customer)]
+    merges = [MergedCustomer(**row._mapping) for row in conn.execute(MERGES, of_customer)]
     is_now = at is None
     return ExplainedAccount(
         merchant_id=merchant_id,

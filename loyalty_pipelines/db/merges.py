@@ -38,7 +38,7 @@ def merge_accounts(conn: Connection, merge: Merge) -> MergeReport:
         "into_customer_id": merge.into_customer_id,
     }
     if _is_done(conn, merge, names):
-        return MergeReport(**names, is_repeated=True)
+        return MergeReport(merge=merge, is_repeated=True)
     into = {"merchant_id": merge.merchant_id, "customer_id": merge.into_customer_id}
     found = _lock(conn, names)
     source = found.get(merge.customer_id)
@@ -65,7 +65,7 @@ def merge_accounts(conn: Connection, merge: Merge) -> MergeReport:
     after = (found[merge.customer_id], found[merge.into_customer_id])
     _require_nothing_lost(merge, before, after)
     return MergeReport(
-        **names,
+        merge=merge,
         is_repeated=False,
         before=(_state(before[0]), _state(before[1])),
         after=(_state(after[0]), _state(after[1])),

@@ -101,7 +101,7 @@ def _check_known(found: str | None) -> str:
     return known[-1]
 
 
-def _apply_revisions(conn: Connection) -> None:
+def _apply_revisions(conn: Connection, target: str = "head") -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -109,4 +109,4 @@ def _apply_revisions(conn: Connection) -> None:
     config.set_main_option("script_location", str(REVISIONS.parent))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = conn
-    command.upgrade(config, "head")
+    command.upgrade(config, target)

@@ -133,7 +133,7 @@ class OpenHold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
+class MergedCustomer:
     """A customer whose points belong to another one since."""
 
     customer_id: str
@@ -163,8 +163,8 @@ class ExplainedAccount:
     orders: tuple[ExplainedOrder, ...] | None
     rules: Mapping[int, ProgramRules]
     holds: tuple[OpenHold, ...] | None
-    merged_into: Merge | None
-    merged_from: tuple[Merge, ...]
+    merged_into: MergedCustomer | None
+    merged_from: tuple[MergedCustomer, ...]
 
 
 class LedgerContradictsItselfError(LoyaltyError):

@@ -43,13 +43,11 @@ class AccountState:
 class MergeReport:
     """What a merge did: both accounts before and after it, first the one that was merged.
 
-    `orders` moved with `points_of_orders`; `points_besides` is what remained. `is_into_listed`: the shop knows the other
-    customer. `is_repeated`: it was done before, and nothing else is told.
+    `orders` moved with `points_of_orders`; `points_besides` is what remained. `is_into_listed`: the shop knows the
+    other customer. `is_repeated`: it was done before, and nothing else is told.
     """
 
-    merchant_id: str
-    customer_id: str
-    into_customer_id: str
+    merge: Merge
     is_repeated: bool
     before: tuple[AccountState, ...] = ()
     after: tuple[AccountState, ...] = ()

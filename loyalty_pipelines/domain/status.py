@@ -132,8 +132,8 @@ def findings_of(status: Status) -> Iterator[str]:
         items = sum(one.items for one in status.queue)
         reasons = ", ".join(f"{one.reason} {one.items}" for one in status.queue)
         yield (
-            f"{_waiting(items, 'point update')} in loyalty.reconciliation_queue ({reasons}): correct their cause in "
-            "the shop or the mapping, then 'loyalty award --sweep'."
+            f"{_waiting(items, 'point update')} in loyalty.reconciliation_queue ({reasons}): 'loyalty queue list' "
+            "shows them; correct their cause in the shop or the mapping, then 'loyalty queue retry --everything'."
         )
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import merges, repairs
@@ -195,8 +195,11 @@ def test_of_an_order_whose_points_had_expired_a_refund_takes_nothing(shop: Shop,
     shop.award()
     merge(shop)
     assert shop.balance("bob") == 80
-    assert shop.value("SELECT gone_points FROM loyalty.order_points JOIN loyalty.accounts USING (merchant_id, account_id) "
-                      "WHERE order_id = 'a1' AND customer_id = 'bob'") == 100  # fmt: skip
+    gone = (
+        "SELECT gone_points FROM loyalty.order_points JOIN loyalty.accounts USING (merchant_id, account_id) "
+        "WHERE order_id = 'a1' AND customer_id = 'bob'"
+    )
+    assert shop.value(gone) == 100
     shop.set_status("a1", "cancelled")
     shop.award()
     assert shop.balance("bob") == 80
@@ -543,7 +546,8 @@ def test_merging_awarding_and_redeeming_at_once_loses_nothing(shop: Shop, checko
             try:
                 checkout.redeem(f"r{worker}n{n}", 5, customer)
             except DBAPIError as error:
-                assert getattr(error.orig, "sqlstate", None) == "LP002"
+                if getattr(error.orig, "sqlstate", None) != "LP002":
+                    raise
                 continue
             redeemed.append(5)
 

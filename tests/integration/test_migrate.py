@@ -13,10 +13,19 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import sample_shop
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.merchants import merchant_ids
-from loyalty_pipelines.db.migrate import SchemaVersionError, require_current, upgrade
+from loyalty_pipelines.db.migrate import (
+    ENSURE_SCHEMA,
+    MAKE_SOURCE_SCHEMA,
+    SchemaVersionError,
+    _apply_revisions,
+    require_current,
+    upgrade,
+)
 from loyalty_pipelines.embedded import EmbeddedServer, start_server
+from tests.checkout import Checkout
 from tests.cli import Cli
 from tests.conftest import administer
+from tests.shop import Shop
 
 
 @pytest.fixture
@@ -154,4 +163,37 @@ def test_any_postgresql_url_is_opened_with_psycopg_3(empty_url: str, scheme: str
     engine = connect(empty_url.replace("postgresql+psycopg", scheme))
     with engine.connect() as conn:
         assert conn.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_an_installation_of_the_first_revision_goes_on_with_its_data_and_its_mapping(empty_url: str) -> None:
+    engine = connect(empty_url)
+    with engine.connect() as conn:
+        conn.execute(ENSURE_SCHEMA)
+        _apply_revisions(conn, "0001")
+        conn.exec_driver_sql(MAKE_SOURCE_SCHEMA)
+        conn.commit()
+    with engine.begin() as conn:
+        sample_shop.create(conn)
+        # The first revision's mapping gave the owner nothing.
+        conn.execute(text("REVOKE ALL ON ALL TABLES IN SCHEMA loyalty_source FROM loyalty_owner"))
+        conn.execute(text("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA loyalty_source FROM loyalty_owner"))
+        conn.execute(text("REVOKE ALL ON SCHEMA loyalty_source FROM loyalty_owner"))
+    shop = Shop(engine)
+    shop.merchant("m1")
+    shop.run(
+        "INSERT INTO loyalty.accounts (merchant_id, customer_id, balance, next_seq) VALUES ('m1', 'ann', 100, 2); "
+        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
+        "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', account_id, 1, 'opening', 100, 0, "
+        "100, 'opening', 'ann', 1, 'test', now() FROM loyalty.accounts; "
+        "INSERT INTO loyalty.reconciliation_queue (merchant_id, operation, order_id, reason) "
+        "VALUES ('m1', 'award', 'odd', 'currency_differs')"
+    )
+    done = upgrade(engine)
+    assert (done.before, done.changed) == ("0001", True)
+    shop.order("1", "30.00")
+    shop.award()
+    assert Checkout(engine).update("o", 5, 60) == ("m1", 5, 60, 130, 75)
+    assert shop.queued() == {"odd": "currency_differs"}
+    assert shop.problems() == []
     engine.dispose()

@@ -11,6 +11,7 @@ from loyalty_pipelines.db import award_checks, capture, sweep
 from loyalty_pipelines.db.drain import drain
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.sweep_run import late_orders
+from tests.checkout import Checkout
 from tests.shop import Shop
 
 
@@ -132,11 +133,115 @@ def test_the_capture_role_may_fill_the_inbox_and_nothing_else(shop: Shop, login)
         assert "permission denied" in refused(engine, statement)
 
 
-def test_the_app_role_cannot_touch_a_table(shop: Shop, login) -> None:
+def test_the_app_role_is_enough_for_a_checkout(shop: Shop, login) -> None:
+    shop.order("1", "100.00")
+    shop.award()
+    app = Checkout(login("loyalty_app"))
+    assert app.points_to_earn("19.99", currency="EUR") == 19
+    assert (app.spendable(), app.redeemable(50)) == (100, 50)
+    assert app.reserve("o", 50).status == "open"
+    assert app.capture("o").balance_after == 50
+    app.reserve("o2", 10)
+    assert app.release("o2").status == "released"
+    assert app.redeem("o3", 10).balance_after == 40
+    assert app.update("o4", 5, 10).balance_after == 35
+    app.refused("LP002", "redeem", "o5", 36)
+    item = app.call(
+        "report_failed_update", customer_id="ann", points_earned=1, points_redeemed=0, order_id="o6", error="timeout"
+    )
+    assert item[0] > 0
+    with app.engine.connect() as conn:
+        assert conn.execute(text("SELECT spendable FROM loyalty.customer_points")).scalar_one() == 35
+        kinds = conn.execute(text("SELECT kind FROM loyalty.customer_entries ORDER BY seq")).scalars().all()
+    assert kinds == ["earned", "redeemed", "redeemed", "redeemed", "earned"]
+    assert shop.problems() == []
+
+
+def test_the_app_role_cannot_touch_a_table_nor_read_an_address(shop: Shop, login) -> None:
     engine = login("loyalty_app")
+    tables = [
+        row.relname
+        for row in shop.rows(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'loyalty'::regnamespace AND relkind IN ('r', 'p')"
+        )
+    ]
+    assert len(tables) > 12
+    for table in tables:
+        for statement in (
+            f"SELECT FROM loyalty.{table}",
+            f"INSERT INTO loyalty.{table} DEFAULT VALUES",
+            f"DELETE FROM loyalty.{table}",
+            f"TRUNCATE loyalty.{table}",
+        ):
+            assert "permission denied" in refused(engine, statement), statement
     for statement in (
-        "SELECT * FROM loyalty.accounts",
-        "INSERT INTO loyalty.order_inbox (merchant_id, order_id, source) VALUES ('m1', '1', 'x')",
+        "UPDATE loyalty.accounts SET balance = 1000",
+        "UPDATE loyalty.ledger_entries SET points = 1000",
         "SELECT email FROM loyalty_source.customers",
+        "SELECT email FROM sample_shop.customers",
+        "SELECT * FROM loyalty_source.orders",
+        "SELECT * FROM loyalty_source.order_by_id('m1', '1')",
+        "SELECT loyalty.post_entry('m1', 1, 'adjusted', 1000, 0, 0, 'x', 'x', 1, NULL, 'me', NULL)",
+        "SELECT loyalty.give_back_hold('m1', 'o', 'x', 'x', NULL)",
+        "SELECT loyalty.capture_hold('m1', 'o', 'x', NULL)",
+        "SELECT loyalty.apply_update('m1', 'ann', 1000, 0, 'o', NULL, 'x', NULL)",
+        "SELECT loyalty.try_queue_item('m1', 1, 'x', NULL, 1, '1 s', '1 s')",
+        "SET ROLE loyalty_owner",
+        "SET ROLE loyalty_pipeline",
     ):
-        assert "permission denied" in refused(engine, statement)
+        assert "permission denied" in refused(engine, statement), statement
+
+
+def test_the_app_role_is_given_the_documented_functions_and_no_other_that_writes(shop: Shop, login) -> None:
+    with login("loyalty_app").connect() as conn:
+        may_run = set(
+            conn.exec_driver_sql(
+                "SELECT proname FROM pg_proc WHERE pronamespace = 'loyalty'::regnamespace "
+                "AND has_function_privilege(oid, 'EXECUTE')"
+            ).scalars()
+        )
+    assert may_run == {
+        "calculate_points_to_earn", "spendable_points", "redeemable_points", "reserve_points", "capture_points",
+        "release_points", "redeem_points", "update_customer_loyalty_points_atomic", "report_failed_update", "spendable",
+    }  # fmt: skip
+
+
+def test_functions_that_run_as_their_owner_have_a_pinned_search_path_and_run_no_text(shop: Shop) -> None:
+    """A caller's temporary table or operator must not be found before ours."""
+    definers = shop.rows(
+        "SELECT proname, proconfig, pg_get_userbyid(proowner) AS owner FROM pg_proc "
+        "WHERE pronamespace = 'loyalty'::regnamespace AND prosecdef"
+    )
+    assert len(definers) == 9
+    for function in definers:
+        assert function.proconfig == ["search_path=pg_catalog, pg_temp"], function.proname
+        assert function.owner == "loyalty_owner"
+    bodies = shop.rows("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'loyalty'::regnamespace")
+    assert [row.proname for row in bodies if "EXECUTE" in row.prosrc.upper().replace("EXECUTE FUNCTION", "")] == []
+
+
+def test_a_temporary_table_of_the_caller_is_not_taken_for_ours(shop: Shop, login) -> None:
+    shop.order("1", "100.00")
+    shop.award()
+    with login("loyalty_app").begin() as conn:
+        conn.execute(text("CREATE TEMPORARY TABLE accounts (balance bigint)"))
+        conn.execute(text("CREATE FUNCTION pg_temp.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'"))
+        conn.execute(text("SET LOCAL search_path = pg_temp, pg_catalog"))
+        assert conn.execute(text("SELECT points FROM loyalty.redeem_points('m1', 'ann', 'o', 60)")).scalar_one() == 60
+    assert shop.balance() == 40
+
+
+def test_the_reader_can_ask_but_neither_reserve_nor_redeem(shop: Shop, login) -> None:
+    shop.order("1", "100.00")
+    shop.award()
+    reader = Checkout(login("loyalty_reader"))
+    assert (reader.spendable(), reader.redeemable(7), reader.points_to_earn("3.99")) == (100, 7, 3)
+    for statement in (
+        "SELECT loyalty.redeem_points('m1', 'ann', 'o', 1)",
+        "SELECT loyalty.reserve_points('m1', 'ann', 'o', 1)",
+        "SELECT loyalty.update_customer_loyalty_points_atomic('ann', 1, 0, 'o')",
+        "SELECT loyalty.report_failed_update('ann', 1, 0, 'o')",
+        "UPDATE loyalty.holds SET points = 1",
+        "INSERT INTO loyalty.merged_customers VALUES ('m1', 'a', 'b', 'x', 'x')",
+    ):
+        assert "permission denied" in refused(reader.engine, statement), statement

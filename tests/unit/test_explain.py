@@ -84,8 +84,12 @@ def test_points_are_spent_oldest_first() -> None:
 
 def test_a_reversal_takes_the_points_of_its_own_order_the_newest_first() -> None:
     found = traced(
-        ("earned", 30, "b"), ("earned", 100, "a"), ("reversed", -60, "a"), ("re-earned", 20, "a"), ("reversed", -50, "a")
-    )  # fmt: skip
+        ("earned", 30, "b"),
+        ("earned", 100, "a"),
+        ("reversed", -60, "a"),
+        ("re-earned", 20, "a"),
+        ("reversed", -50, "a"),
+    )
     assert fates(found) == [(1, {}, 30), (2, {"reversed a": 90}, 10), (4, {"reversed a": 20}, 0)]
 
 
@@ -115,8 +119,12 @@ def test_a_debt_is_paid_by_the_next_credits() -> None:
 
 def test_expired_adjusted_and_merged_points_say_so() -> None:
     found = traced(
-        ("opening", 30, "o"), ("expired", -10, "e"), ("adjusted", -10, "r"), ("merged", -10, "ann"), ("adjusted", 5, "s")
-    )  # fmt: skip
+        ("opening", 30, "o"),
+        ("expired", -10, "e"),
+        ("adjusted", -10, "r"),
+        ("merged", -10, "ann"),
+        ("adjusted", 5, "s"),
+    )
     assert fates(found) == [(1, {"expired e": 10, "adjusted r": 10, "merged ann": 10}, 0), (5, {}, 5)]
     assert found.points == {"opening": 30, "expired": -10, "adjusted": -5, "merged": -10}
     assert found.entries == {"opening": 1, "expired": 1, "adjusted": 2, "merged": 1}

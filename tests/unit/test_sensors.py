@@ -7,7 +7,7 @@ import pytest
 
 from loyalty_pipelines.jobs import LIVE_MAX_RUNTIME_SECONDS
 from loyalty_pipelines.sensors.merchants import compare
-from loyalty_pipelines.sensors.paid_orders import RunInFlight, decide
+from loyalty_pipelines.sensors.one_run import RunInFlight, decide
 
 NOW = datetime(2026, 11, 20, 7, 0, tzinfo=UTC)
 

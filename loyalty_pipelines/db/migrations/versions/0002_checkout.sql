@@ -34,10 +34,12 @@ COMMENT ON COLUMN loyalty.order_points.gone_points IS
 
 ALTER TABLE loyalty.holds
 ADD COLUMN last_reference_seq integer NOT NULL DEFAULT 0,
+-- Its account is the row that the same transaction has locked, and accounts with entries can't be deleted.
+DROP CONSTRAINT holds_account_exists,
 DROP CONSTRAINT holds_status_is_known,
 ADD CONSTRAINT holds_status_is_known CHECK (status IN ('open', 'captured', 'released', 'restored', 'waived'));
 CREATE INDEX holds_open_by_expiry ON loyalty.holds (expires_at, merchant_id, order_id) WHERE status = 'open';
-CREATE INDEX holds_by_account ON loyalty.holds (merchant_id, account_id);
+CREATE INDEX holds_open_by_account ON loyalty.holds (merchant_id, account_id) WHERE status = 'open';
 COMMENT ON TABLE loyalty.holds IS
 'What an order redeems: open (reserved), captured (in the ledger), released, restored (given back), waived (settled by hand).';
 COMMENT ON COLUMN loyalty.holds.last_reference_seq IS
@@ -177,20 +179,24 @@ EXCEPTION WHEN data_exception THEN
 END
 $function$;
 
-CREATE FUNCTION loyalty.merchant_terms(p_merchant_id text) RETURNS TABLE (
+CREATE TYPE loyalty.terms AS (
     currency text, timezone text, is_timezone_usable boolean, program_version integer, is_program_active boolean,
     points_per_unit numeric, unit_amount numeric, multiplier numeric, rounding text, point_value_amount numeric,
     points_expiration_days integer, stamps_per_order integer, stamp_min_amount numeric, is_debt_allowed boolean,
-    redemption_block_points integer, redemption_min_points integer, redemption_max_percent numeric
-)
+    redemption_block_points integer, redemption_min_points integer, redemption_max_percent numeric,
+    next_expiry timestamptz
+);
+
+CREATE FUNCTION loyalty.merchant_terms(p_merchant_id text) RETURNS SETOF loyalty.terms
 LANGUAGE sql STABLE ROWS 1
 AS $function$
-    -- The merchant and the version of its programme that is in force now: one row, also for a merchant that the shop
-    -- no longer lists.
+    -- The merchant and the version of its programme that is in force now (as loyalty.program_periods has it, without
+    -- reading them all): one row, also for a merchant that the shop no longer lists. next_expiry: of points that are
+    -- active now.
     SELECT
         m.currency,
         m.timezone,
-        loyalty.is_timezone(m.timezone),
+        zone.is_usable,
         p.version,
         coalesce(p.is_active, false),
         p.points_per_unit,
@@ -204,13 +210,20 @@ AS $function$
         coalesce(p.clawback = 'allow_negative', false),
         p.redemption_block_points,
         p.redemption_min_points,
-        p.redemption_max_percent
+        p.redemption_max_percent,
+        loyalty.expiry_instant(
+            now(), p.points_expiration_days, CASE WHEN zone.is_usable THEN m.timezone ELSE 'UTC' END
+        )
     FROM (SELECT p_merchant_id COLLATE "C" AS merchant_id) AS wanted
     LEFT JOIN loyalty_source.merchants AS m ON m.merchant_id = wanted.merchant_id
-    LEFT JOIN loyalty.program_periods AS p
-        ON p.merchant_id = wanted.merchant_id
-        AND p.valid_from <= now()
-        AND (p.valid_until > now() OR p.valid_until IS NULL)
+    LEFT JOIN LATERAL (
+        SELECT *
+        FROM loyalty.programs AS v
+        WHERE v.merchant_id = wanted.merchant_id AND v.valid_from <= now()
+        ORDER BY v.valid_from DESC, v.version DESC
+        LIMIT 1
+    ) AS p ON true
+    CROSS JOIN LATERAL (SELECT loyalty.is_timezone(m.timezone) AS is_usable OFFSET 0) AS zone
     LIMIT 1
 $function$;
 
@@ -218,24 +231,19 @@ CREATE FUNCTION loyalty.points_to_redeem(
     requested bigint, spendable bigint, order_total numeric, point_value_amount numeric, max_percent numeric,
     block_points integer, min_points integer
 ) RETURNS bigint
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
+DECLARE
+    v_points bigint := greatest(least(requested, spendable), 0);
+BEGIN
     -- min(requested, spendable, the cap as a share of the order), down to whole blocks, 0 below the minimum:
-    -- 1050 with blocks of 100 is 1000; 400 under a minimum of 500 is 0. NaN and Infinity cap nothing.
-    SELECT CASE WHEN whole.points < min_points THEN 0 ELSE whole.points END
-    FROM (
-        SELECT capped.points - capped.points % block_points AS points
-        FROM (
-            SELECT greatest(least(
-                requested,
-                spendable,
-                CASE
-                    WHEN max_percent IS NOT NULL AND point_value_amount > 0 AND order_total BETWEEN 0 AND 1000000000000
-                        THEN least(div(order_total * max_percent, 100 * point_value_amount), 9000000000000000000)::bigint
-                END
-            ), 0) AS points
-        ) AS capped
-    ) AS whole
+    -- 1050 with blocks of 100 is 1000; 400 under a minimum of 500 is 0. Without a total nothing is capped.
+    IF max_percent IS NOT NULL AND point_value_amount > 0 AND order_total IS NOT NULL THEN
+        v_points := least(v_points, div(order_total * max_percent, 100 * point_value_amount));
+    END IF;
+    v_points := v_points - v_points % block_points;
+    RETURN CASE WHEN v_points < min_points THEN 0 ELSE v_points END;
+END
 $function$;
 
 CREATE FUNCTION loyalty.is_order_undone(
@@ -316,16 +324,42 @@ $function$;
 
 -- Writing: what every movement of points outside an award batch goes through ------------------------------------
 
-CREATE FUNCTION loyalty.next_expiry(p_merchant_id text, p_active_at timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql STABLE
+CREATE FUNCTION loyalty.write_entry(
+    p_merchant_id text, p_account_id bigint, p_kind text, p_points bigint, p_held bigint, p_stamps integer,
+    p_reference_type text, p_reference_id text, p_reference_seq integer, p_reason text, p_actor text, p_run_id text,
+    p_is_debt_allowed boolean, p_next_expiry timestamptz
+) RETURNS loyalty.ledger_entries
+LANGUAGE plpgsql
 AS $function$
 DECLARE
-    terms record;
+    v_entry loyalty.ledger_entries;
+    v_now timestamptz := now();
+    v_balance bigint;
+    v_next_seq bigint;
 BEGIN
-    SELECT t.points_expiration_days, t.timezone, t.is_timezone_usable INTO terms FROM loyalty.merchant_terms(p_merchant_id) AS t;
-    RETURN loyalty.expiry_instant(
-        p_active_at, terms.points_expiration_days, CASE WHEN terms.is_timezone_usable THEN terms.timezone ELSE 'UTC' END
-    );
+    -- Balance and entry, on a row that the caller has locked: earning, spending, restoring and adjusting are all
+    -- activity. p_held is the change of what is held.
+    UPDATE loyalty.accounts AS a
+    SET
+        balance = a.balance + p_points,
+        held = a.held + p_held,
+        stamp_count = a.stamp_count + p_stamps,
+        next_seq = a.next_seq + 1,
+        is_debt_allowed = (p_is_debt_allowed OR a.is_debt_allowed) AND a.balance + p_points < a.held + p_held,
+        last_activity_at = greatest(a.last_activity_at, v_now),
+        expires_at = CASE WHEN a.last_activity_at > v_now THEN a.expires_at ELSE p_next_expiry END
+    WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = p_account_id
+    RETURNING a.balance, a.next_seq INTO STRICT v_balance, v_next_seq;
+    INSERT INTO loyalty.ledger_entries (
+        merchant_id, account_id, seq, kind, points, balance_before, balance_after, stamps,
+        reference_type, reference_id, reference_seq, reason, actor, run_id, occurred_at
+    )
+    VALUES (
+        p_merchant_id, p_account_id, v_next_seq - 1, p_kind, p_points, v_balance - p_points, v_balance, p_stamps,
+        p_reference_type, p_reference_id, p_reference_seq, p_reason, p_actor, p_run_id, v_now
+    )
+    RETURNING * INTO STRICT v_entry;
+    RETURN v_entry;
 END
 $function$;
 
@@ -336,36 +370,11 @@ CREATE FUNCTION loyalty.post_entry(
 ) RETURNS loyalty.ledger_entries
 LANGUAGE plpgsql
 AS $function$
-DECLARE
-    v_entry loyalty.ledger_entries;
-    v_now timestamptz := now();
 BEGIN
-    -- Entry and balance in one statement, on a row that the caller has locked: earning, spending, restoring and
-    -- adjusting are all activity. p_held is the change of what is held.
-    WITH moved AS (
-        UPDATE loyalty.accounts AS a
-        SET
-            balance = a.balance + p_points,
-            held = a.held + p_held,
-            stamp_count = a.stamp_count + p_stamps,
-            next_seq = a.next_seq + 1,
-            is_debt_allowed = (p_is_debt_allowed OR a.is_debt_allowed) AND a.balance + p_points < a.held + p_held,
-            last_activity_at = greatest(a.last_activity_at, v_now),
-            expires_at = loyalty.next_expiry(p_merchant_id, greatest(a.last_activity_at, v_now))
-        WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = p_account_id
-        RETURNING a.balance, a.next_seq
-    )
-
-    INSERT INTO loyalty.ledger_entries (
-        merchant_id, account_id, seq, kind, points, balance_before, balance_after, stamps,
-        reference_type, reference_id, reference_seq, reason, actor, run_id, occurred_at
-    )
-    SELECT
-        p_merchant_id, p_account_id, moved.next_seq - 1, p_kind, p_points, moved.balance - p_points, moved.balance, p_stamps,
-        p_reference_type, p_reference_id, p_reference_seq, p_reason, p_actor, p_run_id, v_now
-    FROM moved
-    RETURNING * INTO STRICT v_entry;
-    RETURN v_entry;
+    RETURN loyalty.write_entry(
+        p_merchant_id, p_account_id, p_kind, p_points, p_held, p_stamps, p_reference_type, p_reference_id, p_reference_seq,
+        p_reason, p_actor, p_run_id, p_is_debt_allowed, (SELECT t.next_expiry FROM loyalty.merchant_terms(p_merchant_id) AS t)
+    );
 END
 $function$;
 
@@ -419,11 +428,30 @@ $function$;
 
 -- Errors of the checkout functions, each raised in one place ----------------------------------------------------
 
+CREATE FUNCTION loyalty.is_id(value text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT coalesce(octet_length(value) BETWEEN 1 AND 1000, false)
+$function$;
+
+CREATE FUNCTION loyalty.is_points(value bigint, fewest bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT coalesce(value BETWEEN fewest AND 2000000000, false)
+$function$;
+
+CREATE FUNCTION loyalty.is_amount(value numeric) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- In numeric NaN is greater than every number: the upper bound keeps it and Infinity out. NULL: not given.
+    SELECT coalesce(value BETWEEN 0 AND 1000000000000, true)
+$function$;
+
 CREATE FUNCTION loyalty.require_text(p_name text, p_value text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
 AS $function$
 BEGIN
-    IF coalesce(p_value, '') = '' OR octet_length(p_value) > 1000 THEN
+    IF NOT loyalty.is_id(p_value) THEN
         RAISE EXCEPTION '% is %: expected an id of 1 to 1,000 bytes', p_name,
             CASE WHEN p_value IS NULL THEN 'NULL' WHEN p_value = '' THEN 'empty' ELSE octet_length(p_value) || ' bytes long' END
             USING ERRCODE = 'LP004';
@@ -435,7 +463,7 @@ CREATE FUNCTION loyalty.require_points(p_name text, p_value bigint, p_least bigi
 LANGUAGE plpgsql IMMUTABLE
 AS $function$
 BEGIN
-    IF p_value IS NULL OR p_value < p_least OR p_value > 2000000000 THEN
+    IF NOT loyalty.is_points(p_value, p_least) THEN
         RAISE EXCEPTION '% is %: expected a whole number of points from % to 2,000,000,000', p_name,
             coalesce(p_value::text, 'NULL'), p_least
             USING ERRCODE = 'LP004';
@@ -443,15 +471,33 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION loyalty.require_amount(p_name text, p_value numeric, p_is_optional boolean) RETURNS void
+CREATE FUNCTION loyalty.require_amount(p_name text, p_value numeric) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
 AS $function$
 BEGIN
-    -- In numeric NaN is greater than every number: the upper bound keeps it and Infinity out.
-    IF p_value < 0 OR p_value > 1000000000000 OR (p_value IS NULL AND NOT p_is_optional) THEN
-        RAISE EXCEPTION '% is %: expected an amount from 0 to 1,000,000,000,000', p_name, coalesce(p_value::text, 'NULL')
-            USING ERRCODE = 'LP004';
+    IF NOT loyalty.is_amount(p_value) THEN
+        RAISE EXCEPTION '% is %: expected an amount from 0 to 1,000,000,000,000', p_name, p_value USING ERRCODE = 'LP004';
     END IF;
+END
+$function$;
+
+CREATE FUNCTION loyalty.require_redemption(
+    p_merchant_id text, p_customer_id text, p_order_id text, p_points bigint, p_order_total numeric
+) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+AS $function$
+BEGIN
+    -- One comparison where all is well: a call for each argument costs a tenth of a redemption.
+    IF loyalty.is_id(p_merchant_id) AND loyalty.is_id(p_customer_id) AND loyalty.is_id(p_order_id)
+        AND loyalty.is_points(p_points, 1) AND loyalty.is_amount(p_order_total)
+    THEN
+        RETURN;
+    END IF;
+    PERFORM loyalty.require_text('merchant_id', p_merchant_id);
+    PERFORM loyalty.require_text('customer_id', p_customer_id);
+    PERFORM loyalty.require_text('order_id', p_order_id);
+    PERFORM loyalty.require_points('points', p_points, 1);
+    PERFORM loyalty.require_amount('order_total', p_order_total);
 END
 $function$;
 
@@ -492,36 +538,35 @@ END
 $function$;
 
 CREATE FUNCTION loyalty.require_redeemable(
-    p_merchant_id text, p_account loyalty.accounts, p_order_id text, p_points bigint, p_order_total numeric
+    p_merchant_id text, p_account loyalty.accounts, p_order_id text, p_points bigint, p_order_total numeric,
+    p_terms loyalty.terms
 ) RETURNS void
 LANGUAGE plpgsql STABLE
 AS $function$
 DECLARE
-    terms record;
     v_total numeric := p_order_total;
     v_most bigint;
 BEGIN
     PERFORM loyalty.require_available(p_account, p_points);
-    SELECT * INTO terms FROM loyalty.merchant_terms(p_merchant_id);
-    PERFORM loyalty.require_program(p_merchant_id, terms.is_program_active);
-    IF terms.redemption_max_percent IS NOT NULL AND terms.point_value_amount > 0 AND v_total IS NULL THEN
+    PERFORM loyalty.require_program(p_merchant_id, p_terms);
+    IF p_terms.redemption_max_percent IS NOT NULL AND p_terms.point_value_amount > 0 AND v_total IS NULL THEN
         SELECT o.total_amount INTO v_total FROM loyalty_source.order_by_id(p_merchant_id, p_order_id) AS o;
         IF v_total IS NULL THEN
             RAISE EXCEPTION 'The order''s total is missing: merchant % lets points pay % %% of an order at most',
-                p_merchant_id, terms.redemption_max_percent
+                p_merchant_id, p_terms.redemption_max_percent
                 USING ERRCODE = 'LP004', HINT = 'Pass the order''s total.';
         END IF;
     END IF;
     v_most := loyalty.points_to_redeem(
-        p_points, p_points, v_total, terms.point_value_amount, terms.redemption_max_percent,
-        terms.redemption_block_points, terms.redemption_min_points
+        p_points, p_points, v_total, p_terms.point_value_amount, p_terms.redemption_max_percent,
+        p_terms.redemption_block_points, p_terms.redemption_min_points
     );
     IF v_most <> p_points THEN
         RAISE EXCEPTION '% points can''t be redeemed on order %: the programme allows %', p_points, p_order_id, v_most
             USING ERRCODE = 'LP006',
                 DETAIL = format(
-                    'Blocks of %s, at least %s, at most %s of an order of %s.', terms.redemption_block_points,
-                    terms.redemption_min_points, coalesce(terms.redemption_max_percent || ' %', 'all'),
+                    'Blocks of %s, at least %s, at most %s of an order of %s.', p_terms.redemption_block_points,
+                    p_terms.redemption_min_points, coalesce(p_terms.redemption_max_percent || ' %', 'all'),
                     coalesce(v_total::text, 'unknown total')
                 ),
                 HINT = 'Ask redeemable_points how many are.';
@@ -529,11 +574,11 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION loyalty.require_program(p_merchant_id text, p_is_active boolean) RETURNS void
+CREATE FUNCTION loyalty.require_program(p_merchant_id text, p_terms loyalty.terms) RETURNS void
 LANGUAGE plpgsql STABLE
 AS $function$
 BEGIN
-    IF NOT p_is_active THEN
+    IF NOT p_terms.is_program_active THEN
         RAISE EXCEPTION 'Merchant % has no points programme in force', p_merchant_id
             USING ERRCODE = 'LP005', HINT = 'The operator sets one with: loyalty programs set MERCHANT --points-per-unit 1';
     END IF;
@@ -644,15 +689,15 @@ END
 $function$;
 
 CREATE FUNCTION loyalty.find_redemption(
-    p_merchant_id text, p_account loyalty.accounts, p_order_id text, p_points bigint, p_order_total numeric
+    p_merchant_id text, p_account loyalty.accounts, p_order_id text, p_points bigint
 ) RETURNS loyalty.holds
 LANGUAGE plpgsql STABLE
 AS $function$
 DECLARE
     v_hold loyalty.holds;
 BEGIN
-    -- The order's hold if it is in force with the same numbers; else, once it is certain that these points may be
-    -- redeemed, the hold of an earlier try (released or restored), or all NULL. The caller has locked the account.
+    -- The order's hold: in force, with the same numbers; or of an earlier try (released or restored) of an order that
+    -- may try again; or all NULL. The caller has locked the account.
     SELECT * INTO v_hold
     FROM loyalty.holds AS h
     WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C";
@@ -667,7 +712,6 @@ BEGIN
     IF v_hold.status IS NOT NULL THEN
         PERFORM loyalty.require_not_undone(p_merchant_id, p_order_id);
     END IF;
-    PERFORM loyalty.require_redeemable(p_merchant_id, p_account, p_order_id, p_points, p_order_total);
     RETURN v_hold;
 END
 $function$;
@@ -680,9 +724,15 @@ LANGUAGE plpgsql
 AS $function$
 DECLARE
     v_hold loyalty.holds;
+    v_terms loyalty.terms;
     v_entry loyalty.ledger_entries;
 BEGIN
-    v_hold := loyalty.find_redemption(p_merchant_id, p_account, p_order_id, p_points, p_order_total);
+    v_hold := loyalty.find_redemption(p_merchant_id, p_account, p_order_id, p_points);
+    IF v_hold.status IN ('open', 'captured') THEN
+        RETURN loyalty.take_hold(v_hold, p_actor, p_run_id);
+    END IF;
+    SELECT * INTO v_terms FROM loyalty.merchant_terms(p_merchant_id);
+    PERFORM loyalty.require_redeemable(p_merchant_id, p_account, p_order_id, p_points, p_order_total, v_terms);
     IF v_hold.status IS NOT NULL THEN
         v_hold.account_id := (p_account).account_id;
         v_hold.points := p_points;
@@ -696,8 +746,9 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM loyalty.refuse_other_numbers(p_order_id, 'another customer redeems points on it at this moment');
     END IF;
-    v_entry := loyalty.post_entry(
-        p_merchant_id, (p_account).account_id, 'redeemed', -p_points, 0, 0, 'redemption', p_order_id, 1, NULL, p_actor, p_run_id
+    v_entry := loyalty.write_entry(
+        p_merchant_id, (p_account).account_id, 'redeemed', -p_points, 0, 0, 'redemption', p_order_id, 1, NULL, p_actor,
+        p_run_id, false, v_terms.next_expiry
     );
     RETURN (p_order_id, p_points, v_entry.balance_before, v_entry.balance_after);
 END
@@ -711,11 +762,14 @@ LANGUAGE plpgsql
 AS $function$
 DECLARE
     v_hold loyalty.holds;
+    v_terms loyalty.terms;
 BEGIN
-    v_hold := loyalty.find_redemption(p_merchant_id, p_account, p_order_id, p_points, p_order_total);
+    v_hold := loyalty.find_redemption(p_merchant_id, p_account, p_order_id, p_points);
     IF v_hold.status IN ('open', 'captured') THEN
         RETURN v_hold;
     END IF;
+    SELECT * INTO v_terms FROM loyalty.merchant_terms(p_merchant_id);
+    PERFORM loyalty.require_redeemable(p_merchant_id, p_account, p_order_id, p_points, p_order_total, v_terms);
     IF v_hold.status IS NULL THEN
         INSERT INTO loyalty.holds (merchant_id, order_id, account_id, points, expires_at)
         VALUES (p_merchant_id, p_order_id, (p_account).account_id, p_points, p_expires_at)
@@ -812,7 +866,7 @@ BEGIN
     PERFORM loyalty.require_text('order_id', p_order_id);
     PERFORM loyalty.require_points('points_earned', p_points_earned, 0);
     PERFORM loyalty.require_points('points_redeemed', p_points_redeemed, 0);
-    PERFORM loyalty.require_amount('order_total', p_order_total, true);
+    PERFORM loyalty.require_amount('order_total', p_order_total);
 END
 $function$;
 
@@ -911,12 +965,12 @@ CREATE FUNCTION loyalty.earn_at_checkout(
 LANGUAGE plpgsql
 AS $function$
 DECLARE
-    terms record;
+    terms loyalty.terms;
     v_net numeric;
     v_stamps integer;
 BEGIN
     SELECT * INTO terms FROM loyalty.merchant_terms(p_merchant_id);
-    PERFORM loyalty.require_program(p_merchant_id, terms.is_program_active);
+    PERFORM loyalty.require_program(p_merchant_id, terms);
     v_net := p_order_total - p_points_redeemed * terms.point_value_amount;
     v_stamps := CASE WHEN v_net > 0 AND v_net >= terms.stamp_min_amount THEN terms.stamps_per_order ELSE 0 END;
     INSERT INTO loyalty.order_points (
@@ -924,9 +978,9 @@ BEGIN
         program_version
     )
     VALUES (p_merchant_id, p_order_id, p_account_id, p_points_earned, p_points_earned, v_stamps, 1, terms.program_version);
-    PERFORM loyalty.post_entry(
+    PERFORM loyalty.write_entry(
         p_merchant_id, p_account_id, 'earned', p_points_earned, 0, v_stamps, 'order', p_order_id, 1, 'earned at checkout',
-        p_actor, p_run_id
+        p_actor, p_run_id, false, terms.next_expiry
     );
 END
 $function$;
@@ -941,11 +995,14 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    terms record;
+    terms loyalty.terms;
     v_points numeric;
 BEGIN
     PERFORM loyalty.require_text('merchant_id', p_merchant_id);
-    PERFORM loyalty.require_amount('amount', p_amount, false);
+    IF p_amount IS NULL THEN
+        RAISE EXCEPTION 'amount is NULL: expected an amount from 0 to 1,000,000,000,000' USING ERRCODE = 'LP004';
+    END IF;
+    PERFORM loyalty.require_amount('amount', p_amount);
     PERFORM loyalty.require_points('points_redeemed', p_points_redeemed, 0);
     SELECT * INTO terms FROM loyalty.merchant_terms(p_merchant_id);
     IF p_currency IS DISTINCT FROM terms.currency AND p_currency IS NOT NULL THEN
@@ -1000,11 +1057,11 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    terms record;
+    terms loyalty.terms;
     v_spendable bigint := loyalty.spendable_points(p_merchant_id, p_customer_id);
 BEGIN
     PERFORM loyalty.require_points('points', coalesce(p_points, 0), 0);
-    PERFORM loyalty.require_amount('order_total', p_order_total, true);
+    PERFORM loyalty.require_amount('order_total', p_order_total);
     SELECT * INTO terms FROM loyalty.merchant_terms(p_merchant_id);
     IF NOT terms.is_program_active THEN
         RETURN 0;
@@ -1028,9 +1085,7 @@ AS $function$
 DECLARE
     v_hold loyalty.holds;
 BEGIN
-    PERFORM loyalty.require_text('merchant_id', p_merchant_id);
-    PERFORM loyalty.require_points('points', p_points, 1);
-    PERFORM loyalty.require_update(p_customer_id, 0, p_points, p_order_id, p_order_total);
+    PERFORM loyalty.require_redemption(p_merchant_id, p_customer_id, p_order_id, p_points, p_order_total);
     IF p_ttl IS NULL OR p_ttl < interval '1 second' OR p_ttl > interval '30 days' THEN
         RAISE EXCEPTION 'ttl is %: expected an interval from 1 second to 30 days', coalesce(p_ttl::text, 'NULL')
             USING ERRCODE = 'LP004';
@@ -1089,9 +1144,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-    PERFORM loyalty.require_text('merchant_id', p_merchant_id);
-    PERFORM loyalty.require_points('points', p_points, 1);
-    PERFORM loyalty.require_update(p_customer_id, 0, p_points, p_order_id, p_order_total);
+    PERFORM loyalty.require_redemption(p_merchant_id, p_customer_id, p_order_id, p_points, p_order_total);
     RETURN loyalty.redeem(
         p_merchant_id, loyalty.lock_account(p_merchant_id, p_customer_id), p_order_id, p_points, p_order_total, 'checkout', NULL
     );

@@ -3,5 +3,7 @@ SELECT
     EXISTS(
         SELECT 1
         FROM loyalty_source.customers AS c
-        WHERE c.merchant_id = CAST(:merchant_id AS text) COLLATE "C" AND c.customer_id = CAST(:customer_id AS text) COLLATE "C"
+        WHERE
+            c.merchant_id = CAST(:merchant_id AS text) COLLATE "C"
+            AND c.customer_id = CAST(:customer_id AS text) COLLATE "C"
     );
