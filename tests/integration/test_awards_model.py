@@ -19,6 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from loyalty_pipelines.db import repairs
 from loyalty_pipelines.db.drain import DrainOptions, drain
 from loyalty_pipelines.db.holds_run import release_stale_holds
+from loyalty_pipelines.db.merges import merge_accounts
+from loyalty_pipelines.domain.merges import Merge
+from loyalty_pipelines.domain.repairs import Adjustment
 from tests.checkout import Checkout
 from tests.shop import LONG_AGO, Shop
 
@@ -451,7 +454,7 @@ class OrderHistories(RuleBasedStateMachine):
     @rule()
     def expire_holds(self) -> None:
         self.shop.run("UPDATE loyalty.holds SET expires_at = now() WHERE merchant_id = :id", id=self.merchant)
-        assert not release_stale_holds(self.shop.engine).locked
+        assert not release_stale_holds(self.shop.engine).skipped
         for order_id, hold in self.model.holds.items():
             if hold.status == "open":
                 self.model.give_back(order_id)
@@ -463,8 +466,16 @@ class OrderHistories(RuleBasedStateMachine):
         customer = self.model.survivor(customer)
         is_there = self._has_account(customer)
         if is_there and (points > 0 or self.model.spendable(customer) >= -points):
+            adjustment = Adjustment(
+                merchant_id=self.merchant,
+                customer_id=customer,
+                points=points,
+                reason="model",
+                actor="model",
+                reference=uuid.uuid4().hex,
+            )
             with self.shop.engine.begin() as conn:
-                repairs.adjust(conn, REPAIR(self.merchant, customer, points))
+                repairs.adjust(conn, adjustment)
             self.model.balances[customer] += points
 
     @rule(pair=st.sampled_from([("ann", "bob"), ("bob", "cat"), ("cat", "ann"), ("bob", "ann")]))
@@ -472,8 +483,11 @@ class OrderHistories(RuleBasedStateMachine):
         customer, into = pair
         if customer in self.model.survivors or into in self.model.survivors or not self._has_account(customer):
             return
+        merge = Merge(
+            merchant_id=self.merchant, customer_id=customer, into_customer_id=into, reason="model", actor="model"
+        )
         with self.shop.engine.begin() as conn:
-            MERGE(conn, self.merchant, customer, into)
+            merge_accounts(conn, merge)
         self.model.merge(customer, into)
 
     @rule(customer=st.sampled_from(CUSTOMERS[:3]), points=st.sampled_from([10, 60]))

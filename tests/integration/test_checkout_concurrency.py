@@ -103,13 +103,13 @@ def test_5000_mixed_operations_on_100_accounts_leave_every_balance_equal_to_its_
     def operate(seed: int) -> Counter[str]:
         dice, answers = random.Random(seed), Counter[str]()
         with psycopg.connect(url_of(shop), autocommit=True) as conn:
-            for number in range(625):
+            for _ in range(625):
                 # Few orders per customer, so that calls meet each other, repeat and contradict each other.
                 customer = dice.randrange(100)
                 order, points = f"{customer}-{dice.randrange(12)}", dice.choice([1, 50, 50, 400])
                 call = dice.choice(
                     [
-                        ("SELECT loyalty.reserve_points('m1', %(c)s, %(o)s, %(p)s, '50 milliseconds'::interval * 20)"),
+                        ("SELECT loyalty.reserve_points('m1', %(c)s, %(o)s, %(p)s)"),
                         ("SELECT loyalty.capture_points('m1', %(o)s)"),
                         ("SELECT loyalty.release_points('m1', %(o)s)"),
                         ("SELECT loyalty.redeem_points('m1', %(c)s, %(o)s, %(p)s)"),
@@ -128,8 +128,6 @@ def test_5000_mixed_operations_on_100_accounts_leave_every_balance_equal_to_its_
                     answers["done"] += 1
                 except psycopg.Error as error:
                     answers[str(error.sqlstate)] += 1
-                if number % 100 == 0:
-                    conn.execute("UPDATE loyalty.holds SET expires_at = now() WHERE status = 'open'")
         return answers
 
     def award() -> int:
@@ -138,6 +136,11 @@ def test_5000_mixed_operations_on_100_accounts_leave_every_balance_equal_to_its_
             with shop.engine.begin() as conn:
                 sweep.enqueue_differences(conn, "m1")
             assert drain(shop.engine, actor="drainer").failures == {}
+            # Time flies; rows that a checkout has locked stay as they are, for it locks them in its own order.
+            shop.run(
+                "UPDATE loyalty.holds SET expires_at = now() WHERE (merchant_id, order_id) IN (SELECT merchant_id, "
+                "order_id FROM loyalty.holds WHERE status = 'open' FOR UPDATE SKIP LOCKED)"
+            )
             release_stale_holds(shop.engine)
             rounds += 1
         return rounds

@@ -148,7 +148,7 @@ def checked(instance: dg.DagsterInstance) -> dict[str, dg.AssetCheckEvaluation]:
     """Run all award checks and return them by name; the run fails exactly when an error was found."""
     result = run_job("award_checks_job", instance)
     found = {found.check_name: found for found in result.get_asset_check_evaluations()}
-    assert len(found) == 4
+    assert len(found) == 5
     errors = [one for one in found.values() if not one.passed and one.severity == dg.AssetCheckSeverity.ERROR]
     assert result.success == (not errors)
     return found
@@ -162,6 +162,7 @@ def test_every_check_is_green_when_everything_is_awarded(shop: Shop, instance: d
         "every_paid_order_has_its_points": True,
         "no_order_waits_long": True,
         "few_orders_are_missing": True,
+        "few_updates_wait_in_the_queue": True,
     }
 
 

@@ -638,8 +638,8 @@ def test_the_summary_says_per_merchant_what_is_at_stake(shop: Shop, waiting: Que
 def test_a_page_is_read_from_its_key_on_and_not_from_the_beginning(shop: Shop, waiting: Queue) -> None:
     shop.run(
         "INSERT INTO loyalty.reconciliation_queue (merchant_id, operation, order_id, customer_id, reason, "
-        "points_earned, points_redeemed, next_try_at) SELECT 'm1', 'update', n, 'c' || n, 'reported_by_shop', 1, 0, now() "
-        "FROM generate_series(1, 5000) AS n"
+        "points_earned, points_redeemed, next_try_at) "
+        "SELECT 'm1', 'update', n, 'c' || n, 'reported_by_shop', 1, 0, now() FROM generate_series(1, 5000) AS n"
     )
     shop.run("ANALYZE loyalty.reconciliation_queue")
     with shop.engine.connect() as conn:

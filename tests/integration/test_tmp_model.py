@@ -16,7 +16,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from loyalty_pipelines.db import repairs
 from loyalty_pipelines.db.drain import DrainOptions, drain
+from loyalty_pipelines.db.holds_run import release_stale_holds
+from loyalty_pipelines.db.merges import merge_accounts
+from loyalty_pipelines.domain.merges import Merge
+from loyalty_pipelines.domain.repairs import Adjustment
 from tests.checkout import Checkout
 from tests.shop import LONG_AGO, Shop
 
@@ -449,10 +454,41 @@ class OrderHistories(RuleBasedStateMachine):
     @rule()
     def expire_holds(self) -> None:
         self.shop.run("UPDATE loyalty.holds SET expires_at = now() WHERE merchant_id = :id", id=self.merchant)
-        self.shop.run("SELECT order_id, (loyalty.give_back_hold(merchant_id, order_id, 'x', 'x', null)).status FROM loyalty.holds WHERE status = 'open'")
+        assert not release_stale_holds(self.shop.engine).skipped
         for order_id, hold in self.model.holds.items():
             if hold.status == "open":
                 self.model.give_back(order_id)
+
+    # --- repairs ---
+
+    @rule(customer=st.sampled_from(CUSTOMERS[:3]), points=st.sampled_from([5, -2]))
+    def adjust(self, customer: str, points: int) -> None:
+        customer = self.model.survivor(customer)
+        is_there = self._has_account(customer)
+        if is_there and (points > 0 or self.model.spendable(customer) >= -points):
+            adjustment = Adjustment(
+                merchant_id=self.merchant,
+                customer_id=customer,
+                points=points,
+                reason="model",
+                actor="model",
+                reference=uuid.uuid4().hex,
+            )
+            with self.shop.engine.begin() as conn:
+                repairs.adjust(conn, adjustment)
+            self.model.balances[customer] += points
+
+    @rule(pair=st.sampled_from([("ann", "bob"), ("bob", "cat"), ("cat", "ann"), ("bob", "ann")]))
+    def merge(self, pair: tuple[str, str]) -> None:
+        customer, into = pair
+        if customer in self.model.survivors or into in self.model.survivors or not self._has_account(customer):
+            return
+        merge = Merge(
+            merchant_id=self.merchant, customer_id=customer, into_customer_id=into, reason="model", actor="model"
+        )
+        with self.shop.engine.begin() as conn:
+            merge_accounts(conn, merge)
+        self.model.merge(customer, into)
 
     # --- awarding, and the histories that matter most ---
 
