@@ -51,6 +51,7 @@ bench: $(STAMP) ## measure the promised figures (about 20 minutes); results in b
 	@$(BIN)/python -m benchmarks.imports
 	@$(BIN)/python -m benchmarks.latency
 	@$(BIN)/python -m benchmarks.awards
+	@$(BIN)/python -m benchmarks.queue
 
 clean: ## remove the environment, the demo's data and caches
 	@rm -rf $(VENV) .loyalty build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ problem), 2 (bad usage), 130 (interrupted).
 import click
 
 from loyalty_pipelines.cli.account import account
+from loyalty_pipelines.cli.accounts import accounts
 from loyalty_pipelines.cli.award import award
 from loyalty_pipelines.cli.base import LoyaltyGroup, Session
 from loyalty_pipelines.cli.explain import explain_
@@ -34,7 +35,7 @@ def main(context: click.Context, debug: bool, quiet: bool) -> None:
     context.obj = Session(debug=debug, quiet=quiet)
 
 
-for command in (init, up, demo, sources, programs, orders, award, account, queue, status):
+for command in (init, up, demo, sources, programs, orders, award, account, accounts, queue, status):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):
     account.add_command(subcommand)

@@ -140,7 +140,7 @@ def _print_account(found: "ExplainedAccount") -> None:
         say(f"  {name:<15}{shown(value)}")
     if found.at is not None:
         say("What was held, what was spendable and when it expired are known for now only.")
-    elif found.expires_at is not None and found.expires_at <= found.read_at:
+    elif found.expires_at is not None and found.expires_at <= found.read_at and traced.balance > 0:
         say("The points have expired: they can't be spent any more, and the next expiry takes them.")
     if found.merged_into:
         survivor = found.merged_into.into_customer_id
@@ -232,10 +232,15 @@ def _writer(entry: "Entry") -> str:
 
 def _fate(use: "Use") -> str:
     entry = use.entry
-    words = DEBITS.get(entry.cause, entry.cause).format(reference=entry.reference_id, reason=entry.reason or "-")
     if use.is_debt:
-        return f"{use.points:,} paid the debt of entry {entry.seq} ({words})"
-    return f"{use.points:,} {words} (entry {entry.seq}, {_day(entry.recorded_at)})"
+        return f"{use.points:,} paid the debt of entry {entry.seq} ({_debit(entry)})"
+    return f"{use.points:,} {_debit(entry)} (entry {entry.seq}, {_day(entry.recorded_at)})"
+
+
+def _debit(entry: "Entry") -> str:
+    words = DEBITS.get(entry.cause, entry.cause).format(reference=entry.reference_id, reason=entry.reason or "-")
+    # The other customer had spent them, or was in debt.
+    return f"gone before they were {words}" if words.startswith("merged from ") else words
 
 
 def _day(instant: datetime) -> str:
@@ -264,7 +269,7 @@ def _print_orders(found: "ExplainedAccount", listed: Sequence["Lot"]) -> None:
             numbers=("in force", "waived"),
         )
     for one in orders:
-        for remark in _remarks(one):
+        for remark in _remarks(one, found.customer_id):
             say(f"Order {one.order_id}: {remark}")
     others = [one for one in found.orders if one.order_id not in wanted]
     remarkable = (
@@ -319,11 +324,11 @@ def _whole(points: Decimal | None) -> str:
     return "-" if points is None else number_in_words(points)
 
 
-def _remarks(order: "ExplainedOrder") -> Iterator[str]:
+def _remarks(order: "ExplainedOrder", customer_id: str) -> Iterator[str]:
     if order.waived_points:
         yield f"{order.waived_points:,} could not be taken back."
-    if order.shown == 1 and order.customer_id and not order.is_of_customer:
-        yield f"it belongs to customer {order.customer_id} by now."
+    if order.shown == 1 and order.holder_customer_id not in (None, customer_id):
+        yield f"it belongs to customer {order.holder_customer_id} by now."
     if order.is_different:
         version = "" if order.version_now == order.program_version else f" by version {order.version_now}"
         yield f"it deserves {order.deserved_points:,} here now{version}, and the ledger says {order.target_points:,}."
@@ -338,11 +343,9 @@ def _print_end(found: "ExplainedAccount") -> None:
         over = "" if hold.expires_at > found.read_at else ", which is over: the next sweep of holds releases them"
         say(f"Held for order {hold.order_id}: {counted(hold.points, 'point')} until {shown(hold.expires_at)}{over}.")
     for debt in traced.debts:
-        words = DEBITS.get(debt.entry.cause, debt.entry.cause).format(
-            reference=debt.entry.reference_id, reason=debt.entry.reason or "-"
-        )
         say(
-            f"Open debt of entry {debt.entry.seq} ({words}): {counted(debt.points, 'point')}, paid by the next credits."
+            f"Open debt of entry {debt.entry.seq} ({_debit(debt.entry)}): {counted(debt.points, 'point')}, paid by the "
+            "next credits."
         )
     left, owed = sum(one.left for one in traced.lots), sum(one.points for one in traced.debts)
     say(f"Left of all credits {left:,}, less open debts {owed:,}: the balance is {traced.balance:,}.")

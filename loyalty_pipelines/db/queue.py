@@ -20,6 +20,7 @@ from loyalty_pipelines.domain.queue import (
 )
 
 DUE_MERCHANTS = load("queue/due_merchants")
+PLAN_BY_KEY = load("queue/plan_by_key")
 LOCK_PAGE = load("queue/lock_page")
 TRY_ITEM = load("queue/try_item")
 ENQUEUE_ORDERS = load("queue/enqueue_orders")
@@ -50,6 +51,7 @@ def lock_page(
     only: int | None = None,
 ) -> list[QueuePosition]:
     """Lock up to `page_size` due updates and redemptions after a position, only item `only` if given; return them."""
+    conn.execute(PLAN_BY_KEY)
     rows = conn.execute(
         LOCK_PAGE,
         {

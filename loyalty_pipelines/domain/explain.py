@@ -93,7 +93,8 @@ class Explanation:
 class ExplainedOrder:
     """An order as the shop shows it now, what it deserves of this account by that, and what the ledger has for it.
 
-    `shown` is how often the shop shows it: 0 when it no longer does. `rule_points` is what its amounts give by the
+    `shown` is how often the shop shows it: 0 when it no longer does. `holder_customer_id` is its customer, or who that
+    one was merged into. `rule_points` is what its amounts give by the
     programme version that its award followed; None when its status or amounts give nothing to reckon with.
     `version_now` is the version that applies to it by now.
     """
@@ -101,7 +102,7 @@ class ExplainedOrder:
     order_id: str
     shown: int
     customer_id: str | None
-    is_of_customer: bool
+    holder_customer_id: str | None
     status: str | None
     paid_at: datetime | None
     currency: str | None

@@ -19,6 +19,7 @@ ANN = "00000000-0000-4000-8000-000000000011"
 NAMES = {"MERCHANT": "1", "CUSTOMER": ANN, "FILE": "shop.yaml", "orders.csv.gz": "orders.csv"}
 # Run by the developer, by CI and by tests of their own; here only their targets are looked up.
 MAKE = re.compile(r"^make (\S+)")
+FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry")
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 
@@ -55,11 +56,12 @@ def test_the_commands_of_a_document_run_as_printed(
     for command in commands(document):
         if command.startswith("loyalty orders import"):
             _forget_the_mapping(engine)
-        run(command, environment, tmp_path)
+        number = _parked_item(engine) if command.startswith("loyalty queue") else 0
+        run(re.sub(r"\bNUMBER\b", str(number), command), environment, tmp_path)
 
 
 def run(command: str, environment: dict[str, str], folder: Path) -> None:
-    """Run one command of a document; exit status 1 of `status` and `award` says something about the shop."""
+    """Run one command of a document; exit status 1 of those that find problems says something about the shop."""
     if found := MAKE.match(command):
         made = subprocess.run(["make", "-n", found[1]], cwd=ROOT, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
@@ -71,9 +73,24 @@ def run(command: str, environment: dict[str, str], folder: Path) -> None:
     ended = subprocess.run(
         command, shell=True, env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
-    allowed = {0, 1} if command.startswith(("loyalty status", "loyalty award")) else {0}
+    allowed = {0, 1} if command.startswith(FINDS_PROBLEMS) else {0}
     assert ended.returncode in allowed, f"{command}\n{ended.stdout}\n{ended.stderr}"
     assert "Traceback" not in ended.stderr
+
+
+def _parked_item(engine: Engine) -> int:
+    """Return the number of an open item of the queue, parked; whatever was done about the one before."""
+    with engine.begin() as conn:
+        conn.execute(
+            text("INSERT INTO loyalty.accounts (merchant_id, customer_id) VALUES ('1', :ann) ON CONFLICT DO NOTHING"),
+            {"ann": ANN},
+        )
+        number = conn.execute(
+            text("SELECT loyalty.report_failed_update(:ann, 0, 1000000, 'no-such-order', p_merchant_id => '1')"),
+            {"ann": ANN},
+        ).scalar_one()
+        conn.execute(text("UPDATE loyalty.reconciliation_queue SET parked_at = now() WHERE resolved_at IS NULL"))
+    return number
 
 
 def _programme() -> str:

@@ -28,8 +28,11 @@ def instance(shop: Shop, database_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def in_files(shop: Shop, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def in_files(
+    shop: Shop, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
     """An instance in files: a schedule opens it once more by its reference."""
+    monkeypatch.setenv("LOYALTY_DATABASE_URL", database_url)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
         yield made
 

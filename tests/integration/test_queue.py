@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import queue, sources, sweep
+from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.queue_run import drain_queue, is_something_due
 from loyalty_pipelines.domain.queue import (
     NothingParkedError,
@@ -185,6 +186,28 @@ def test_pages_of_any_size_try_every_item_once(shop: Shop, waiting: Queue, page_
     assert waiting.tried(page_size=page_size) == {"applied": 60}
     assert shop.value("SELECT sum(balance) FROM loyalty.accounts WHERE customer_id LIKE 'c%'") == 180
     assert shop.problems() == []
+
+
+def test_no_item_reads_a_table_of_the_ledger_whole(shop: Shop, waiting: Queue) -> None:
+    """A plan that was made while the tables were empty would be kept for all items: each then reads all before it."""
+    engine = connect(shop.engine.url.render_as_string(hide_password=False), application_name="the drain")
+    with shop.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(text("VACUUM ANALYZE"))
+    for number in range(120):
+        waiting.report(f"o{number}", 2, 1)
+    report = drain_queue(engine, actor="test")
+    assert report.total("applied") == 120
+    engine.dispose()
+    # A session tells its statistics when it ends.
+    gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the drain'"
+    while shop.value(gone):
+        pass
+    found = shop.rows(
+        "SELECT relname, seq_tup_read, idx_scan FROM pg_stat_user_tables WHERE relname IN "
+        "('accounts', 'checkout_updates', 'holds', 'ledger_entries', 'order_points', 'reconciliation_queue')"
+    )
+    assert all(row.idx_scan >= 120 for row in found if row.relname != "ledger_entries"), found
+    assert {row.relname: row.seq_tup_read for row in found if row.seq_tup_read > 1_000} == {}
 
 
 # --- failed ---

@@ -275,6 +275,8 @@ def test_what_was_settled_by_hand_stays(shop: Shop, checkout: Checkout) -> None:
     shop.award()
     assert shop.balance() == 125
     assert "settled by hand" in checkout.refused("LP003", "capture", "o")
+    for action, arguments in [("redeem", ("o", 50)), ("reserve", ("o", 50)), ("update", ("o", 25, 50))]:
+        assert "50 points are waived" in checkout.refused("LP003", action, *arguments)
     assert is_right(shop)
 
 

@@ -305,7 +305,7 @@ AS $function$
             h.status, h.points, o.status, o.total_amount, refunds.amount, o.points_redeemed, p.point_value_amount
         ) AS step
     ) AS steps
-    WHERE h.status <> 'waived' AND steps.step IS NOT NULL
+    WHERE steps.step IS NOT NULL
 $function$;
 
 CREATE FUNCTION loyalty.customer_in_ledger(p_merchant_id text, p_customer_id text) RETURNS text

@@ -4,7 +4,7 @@ SELECT
     w.order_id,
     coalesce(o.shown, 0) AS shown,
     o.customer_id,
-    coalesce(holder.customer_id = a.customer_id, false) AS is_of_customer,
+    holder.customer_id AS holder_customer_id,
     o.status,
     o.paid_at,
     o.currency,
