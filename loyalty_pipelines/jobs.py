@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from loyalty_pipelines.assets.adjustments import adjust_points
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
 from loyalty_pipelines.assets.history import prune_history
 from loyalty_pipelines.assets.holds import RELEASED_HOLDS
@@ -59,6 +60,15 @@ award_checks_job = dg.define_asset_job(
 
 
 @dg.job(
+    description="Adds points to one customer's balance or takes them, with a reason, once; a dry run unless told "
+    "otherwise. Started by a person in the launchpad.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+def adjust_points_job() -> None:
+    adjust_points()
+
+
+@dg.job(
     description="Removes old runs with their events, so that Dagster's database does not grow for ever.",
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
@@ -72,5 +82,6 @@ JOBS = [
     drain_reconciliation_queue_job,
     release_holds_job,
     award_checks_job,
+    adjust_points_job,
     prune_history_job,
 ]

@@ -116,7 +116,7 @@ def retry(number: int | None, merchant: str | None, everything: bool, as_json: b
 @click.option("--reason", type=TEXT, required=True, help="Why it needs no more tries; kept with the item.")
 @click.option("--actor", type=TEXT, help="Who decided it (you).")
 def resolve(number: int, reason: str, actor: str | None) -> None:
-    """Settle item NUMBER by hand: it is not tried any more, and no points are written.
+    """Settle item NUMBER by hand: no more tries, no points.
 
     What a paid order still owes is waived with it. An order that could not be decided stays away until the shop
     changes it.
@@ -133,7 +133,10 @@ def resolve(number: int, reason: str, actor: str | None) -> None:
 @click.argument("merchant", type=TEXT)
 @click.argument("customer", type=TEXT)
 def unpark(merchant: str, customer: str) -> None:
-    """Let the parked items of CUSTOMER (its id) at MERCHANT be tried again, from now on and as often as new ones."""
+    """Let parked items of CUSTOMER at MERCHANT be tried again.
+
+    From now on and as often as new ones. CUSTOMER is the shop's id.
+    """
     from loyalty_pipelines.db import queue as db
 
     with database() as engine, engine.begin() as conn:

@@ -4,6 +4,7 @@ from sqlalchemy import Connection, Row
 
 from loyalty_pipelines.db.awards import merchant_settings
 from loyalty_pipelines.db.programs import require_merchant
+from loyalty_pipelines.db.sources import require_shop
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.repairs import (
     Adjustment,
@@ -24,10 +25,12 @@ POST_ADJUSTMENT = load("repairs/post_adjustment")
 def adjust(conn: Connection, adjustment: Adjustment) -> AdjustmentReport:
     """Write the adjustment and move the balance; the caller commits, or rolls back for a dry run.
 
-    Counts as activity. The same adjustment again writes nothing. Raises `MerchantNotFoundError`,
-    `CustomerNotFoundError`, `NotEnoughPointsError`, `ReferenceTakenError`.
+    Counts as activity. The same adjustment again writes nothing. Raises `NoMappingError`,
+    `MerchantNotFoundError`, `CustomerNotFoundError`, `NotEnoughPointsError`, `ReferenceTakenError`.
     """
     merchant_id = adjustment.merchant_id
+    # Behind a withdrawn mapping the merchant's time zone is gone, and with it the time when points expire.
+    require_shop(conn)
     require_merchant(conn, merchant_id)
     conn.execute(LOCK_REFERENCE, {"merchant_id": merchant_id, "reference": adjustment.reference})
     done = _find(conn, adjustment)

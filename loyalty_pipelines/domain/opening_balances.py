@@ -75,7 +75,7 @@ class StoredLine:
             ),
             "other_opening": (
                 "points",
-                f"{self.points:,} points for customer {customer}, whose opening balance is {self.opening_points or 0:,}",
+                f"{self.points:,} points for customer {customer}, who began with {self.opening_points or 0:,}",
                 f"the same number again; change it with 'loyalty account adjust {self.merchant_id} {self.customer_id}'",
             ),
             "merged": (
@@ -86,7 +86,7 @@ class StoredLine:
             "in_future": ("active_at", f"{_shown(self.active_at)}, which is in the future", "a time that has been"),
             "expired": (
                 "active_at",
-                f"{_shown(self.active_at)}: {self.points:,} points would have expired at {_shown(self.expires_at)}",
+                f"{_shown(self.active_at)}, so that the points would have expired at {_shown(self.expires_at)}",
                 "a later activity, or no line for points that are gone",
             ),
         }[self.what]

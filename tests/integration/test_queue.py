@@ -261,6 +261,36 @@ def test_after_the_last_try_the_customer_is_parked_and_others_go_on(shop: Shop, 
     assert not is_something_due(shop.engine)
 
 
+def test_what_is_not_due_waits_though_others_of_its_merchant_are_tried(
+    shop: Shop, waiting: Queue, undecided: int
+) -> None:
+    number = waiting.report("bad", 0, TOO_MANY)
+    assert waiting.tried() == {"orders": 1, "orders_waiting": 1, "failed": 1}
+    waiting.report("of bea", 5, 0, "bea")
+    shop.order("other", "NaN", customer="bea")
+    shop.enqueue("other")
+    shop.award()
+    shop.run("UPDATE loyalty.reconciliation_queue SET next_try_at = now() WHERE order_id = 'other'")
+    assert waiting.tried() == {"orders": 1, "orders_waiting": 1, "applied": 1}
+    assert (waiting.item(number).tries, waiting.item(undecided).tries) == (1, 1)
+
+
+def test_nothing_of_a_parked_customer_is_tried_though_others_of_its_merchant_are(
+    shop: Shop, waiting: Queue, undecided: int
+) -> None:
+    waiting.report("bad", 0, TOO_MANY)
+    # Updates alone, as if the order had waited.
+    shop.run(
+        "UPDATE loyalty.reconciliation_queue SET next_try_at = now() + interval '1 hour' WHERE operation = 'award'"
+    )
+    assert waiting.tried(max_tries=1) == {"parked": 1}
+    later = waiting.report("good", 10, 0)
+    waiting.report("of bea", 5, 0, "bea")
+    waiting.wait()
+    assert waiting.tried() == {"applied": 1}
+    assert (waiting.item(later).tries, waiting.item(undecided).tries) == (0, 0)
+
+
 def test_a_customer_of_the_same_id_at_another_merchant_is_another_customer(shop: Shop, waiting: Queue) -> None:
     shop.merchant("m2")
     waiting.report("bad", 0, TOO_MANY)

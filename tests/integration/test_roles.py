@@ -7,11 +7,14 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import award_checks, capture, sweep
+from loyalty_pipelines.db import award_checks, capture, queue, sweep
 from loyalty_pipelines.db.drain import drain
 from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.holds_run import release_stale_holds
+from loyalty_pipelines.db.queue_run import drain_queue, is_something_due
 from loyalty_pipelines.db.sweep_run import late_orders
 from tests.checkout import Checkout
+from tests.queued import Queue
 from tests.shop import Shop
 
 
@@ -59,6 +62,28 @@ def test_the_pipeline_role_is_enough_for_all_that_the_pipelines_do(shop: Shop, l
     with engine.connect() as conn:
         assert award_checks.orders_awarded_twice(conn)[0] == 0
     assert late_orders(engine, untouched_for=timedelta(0)) == ([], {})
+
+
+def test_the_pipeline_role_is_enough_for_the_queue_and_for_stale_holds(shop: Shop, login) -> None:
+    engine = login("loyalty_pipeline")
+    waiting = Queue(shop)
+    shop.order("1", "10.00")
+    shop.order("2", "NaN")
+    shop.award()
+    waiting.report("3", 20, 5)
+    hopeless = waiting.report("4", 0, 1_000_000)
+    waiting.wait()
+    assert is_something_due(engine)
+    report = drain_queue(engine, actor="test")
+    assert (report.failures, report.total("applied"), report.total("orders"), report.total("failed")) == ({}, 1, 1, 1)
+    with engine.begin() as conn:
+        queue.resolve(conn, hopeless, reason="test", actor="test")
+        assert queue.make_due(conn) == 1
+        assert len(queue.queue_summary(conn)) == 1
+    Checkout(shop.engine).reserve("5", 10)
+    shop.run("UPDATE loyalty.holds SET expires_at = now() - interval '1 second' WHERE status = 'open'")
+    assert release_stale_holds(engine).points == 10
+    assert shop.problems() == []
 
 
 @pytest.mark.parametrize(
@@ -225,7 +250,9 @@ def test_a_temporary_table_of_the_caller_is_not_taken_for_ours(shop: Shop, login
     shop.award()
     with login("loyalty_app").begin() as conn:
         conn.execute(text("CREATE TEMPORARY TABLE accounts (balance bigint)"))
-        conn.execute(text("CREATE FUNCTION pg_temp.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'"))
+        conn.execute(
+            text("CREATE FUNCTION pg_temp.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'")
+        )
         conn.execute(text("SET LOCAL search_path = pg_temp, pg_catalog"))
         assert conn.execute(text("SELECT points FROM loyalty.redeem_points('m1', 'ann', 'o', 60)")).scalar_one() == 60
     assert shop.balance() == 40

@@ -20,9 +20,9 @@ FROM (
             WHEN NOT b.is_merchant_known THEN 'merchant_unknown'
             WHEN NOT b.is_program_active THEN 'no_programme'
             WHEN b.line <> b.first_line THEN 'repeated'
-            WHEN b.opening_points <> b.points THEN 'other_opening'
             WHEN b.opening_points = b.points THEN NULL
             WHEN b.into_customer_id IS NOT NULL THEN 'merged'
+            WHEN b.opening_points <> b.points THEN 'other_opening'
             WHEN b.active_at > now() THEN 'in_future'
             WHEN b.points > 0 AND expiry.expires_at <= now() THEN 'expired'
         END AS what
