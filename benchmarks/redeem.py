@@ -28,13 +28,14 @@ START = "\\set n :n + 1\n\\set c random(1, :accounts)\n"
 ORDER = "concat(:side::text, '-', :run::int, '-', :client_id::int, '-', :n::int)"
 CUSTOMER = "concat('c', :c::int)"
 SCRIPTS = {
-    "bare": START + f"""BEGIN;
+    "bare": START
+    + f"""BEGIN;
 SELECT account_id, balance, next_seq FROM bare_accounts
 WHERE merchant_id = 'm1' AND customer_id = {CUSTOMER} FOR UPDATE \\gset
 INSERT INTO bare_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, reference_type,
 reference_id, reference_seq, actor, occurred_at)
-VALUES ('m1', :account_id::bigint, :next_seq::bigint, 'redeemed', -1, :balance::bigint, :balance::bigint - 1, 'redemption',
-{ORDER}, 1, 'bare', now());
+VALUES ('m1', :account_id::bigint, :next_seq::bigint, 'redeemed', -1, :balance::bigint, :balance::bigint - 1,
+'redemption', {ORDER}, 1, 'bare', now());
 UPDATE bare_accounts SET balance = balance - 1, next_seq = next_seq + 1
 WHERE merchant_id = 'm1' AND account_id = :account_id::bigint;
 COMMIT;
@@ -102,8 +103,8 @@ def main(runs: int, seconds: int) -> None:
                     results.append(turn)
         with psycopg.connect(url) as conn:
             check = conn.execute(
-                "SELECT count(*) FROM (SELECT a.balance, sum(e.points) AS points FROM loyalty.accounts AS a "
-                "JOIN loyalty.ledger_entries AS e USING (merchant_id, account_id) GROUP BY a.account_id, a.balance) AS s "
+                "SELECT count(*) FROM (SELECT a.balance, sum(e.points) AS points FROM loyalty.accounts AS a JOIN "
+                "loyalty.ledger_entries AS e USING (merchant_id, account_id) GROUP BY a.account_id, a.balance) AS s "
                 "WHERE balance <> points"
             ).fetchone()
         assert check == (0,), check
@@ -128,8 +129,9 @@ def figures(results: list[dict]) -> list[Figure]:
                     name=f"redeem_points / {label}, {what}",
                     value=statistics.median(ratios),
                     target=target,
-                    detail=f"{median('redeem_points', 'per_second'):,.0f}/s against {median(side, 'per_second'):,.0f}/s; "
-                    f"p99 {median('redeem_points', 'p99_ms'):.1f} ms against {median(side, 'p99_ms'):.1f} ms",
+                    detail=f"{median('redeem_points', 'per_second'):,.0f}/s against "
+                    f"{median(side, 'per_second'):,.0f}/s; p99 {median('redeem_points', 'p99_ms'):.1f} ms against "
+                    f"{median(side, 'p99_ms'):.1f} ms",
                     samples=ratios,
                 )
             )

@@ -1,5 +1,6 @@
-"""The example of docs/checkout.md for Node runs as printed. Its driver comes from the npm registry, so `make docs-check`
-runs this, and `make test` does not.
+"""The example of docs/checkout.md for Node runs as printed.
+
+Its driver comes from the npm registry, so `make docs-check` runs this, and `make test` does not.
 """
 
 import os

@@ -1,5 +1,6 @@
-"""The examples of docs/checkout.md for psql and psycopg run as printed, with the role that they say. `make docs-check` runs
-the one for Node, which needs the npm registry.
+"""The examples of docs/checkout.md for psql and psycopg run as printed, with the role that they say.
+
+`make docs-check` runs the one for Node, which needs the npm registry.
 """
 
 import os

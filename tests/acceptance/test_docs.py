@@ -16,7 +16,15 @@ ROOT = Path(__file__).parent.parent.parent
 DOCS = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 # What the reader fills in.
 ANN = "00000000-0000-4000-8000-000000000011"
-NAMES = {"MERCHANT": "1", "CUSTOMER": ANN, "FILE": "shop.yaml", "orders.csv.gz": "orders.csv"}
+BOB = "00000000-0000-4000-8000-000000000012"
+NAMES = {
+    "MERCHANT": "1",
+    "CUSTOMER": ANN,
+    "FROM": BOB,
+    "INTO": ANN,
+    "FILE": "shop.yaml",
+    "orders.csv.gz": "orders.csv",
+}
 # Run by the developer, by CI and by tests of their own; here only their targets are looked up.
 MAKE = re.compile(r"^make (\S+)")
 FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry")
@@ -45,6 +53,7 @@ def test_the_commands_of_a_document_run_as_printed(
     (tmp_path / "orders.csv").write_text(
         f"order_id,customer_id,total,status,paid_at\n7,{ANN},19.99,paid,2026-01-31 12:00\n"
     )
+    (tmp_path / "balances.csv").write_text(f"customer_id,points\n{BOB},120\n")
     environment = {
         **os.environ,
         "LOYALTY_DATABASE_URL": database_url,

@@ -4,6 +4,7 @@ LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (80): a few thousand fi
 """
 
 import os
+import tempfile
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from loyalty_pipelines.db.merges import merge_accounts
 from loyalty_pipelines.domain.merges import Merge
 from loyalty_pipelines.domain.repairs import Adjustment
 from tests.checkout import Checkout
+from tests.cli import Cli
 from tests.shop import LONG_AGO, Shop
 
 EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "80"))
@@ -180,9 +182,7 @@ class Model:
         if hold is None:
             return None
         worth = order.total - hold.points * POINT_VALUE
-        is_undone = order.status == "cancelled" or (
-            order.status == "refunded" and self.refunded[order_id] <= worth
-        )
+        is_undone = order.status == "cancelled" or (order.status == "refunded" and self.refunded[order_id] <= worth)
         if is_undone and hold.status in ("open", "captured"):
             return "give_back"
         is_paid = order.status in ("paid", "partially_refunded")
@@ -401,9 +401,7 @@ class OrderHistories(RuleBasedStateMachine):
 
     @rule(rate=st.sampled_from(RATES))
     def change_the_programme_from_the_start(self, rate: Decimal) -> None:
-        self.shop.program(
-            self.merchant, points_per_unit=rate, clawback=self.clawback, point_value_amount=POINT_VALUE
-        )
+        self.shop.program(self.merchant, points_per_unit=rate, clawback=self.clawback, point_value_amount=POINT_VALUE)
         self.model.rate = rate
 
     # --- checkouts ---
@@ -494,7 +492,12 @@ class OrderHistories(RuleBasedStateMachine):
     def import_an_opening_balance(self, customer: str, points: int) -> None:
         if customer in self.model.survivors or customer in self.model.openings:
             return
-        OPEN(self.shop.engine, self.merchant, customer, points)
+        with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+            file.write(f"customer_id,points\n{customer},{points}\n")
+            file.flush()
+            cli = Cli(self.shop.engine.url.render_as_string(hide_password=False))
+            for _ in range(2):
+                cli.ok("accounts", "import", file.name, "--merchant", self.merchant)
         self.model.openings.add(customer)
         self.model.balances[customer] += points
 

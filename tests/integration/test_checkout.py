@@ -90,7 +90,10 @@ def test_points_are_spendable_until_the_instant_of_their_expiry_and_not_at_it(sh
 
 def test_redeeming_is_activity_and_moves_the_expiry(shop: Shop, checkout: Checkout) -> None:
     shop.program(points_expiration_days=30)
-    shop.run("UPDATE loyalty.accounts SET last_activity_at = now() - interval '9 days', expires_at = now() + interval '21 days'")
+    shop.run(
+        "UPDATE loyalty.accounts SET last_activity_at = now() - interval '9 days', "
+        "expires_at = now() + interval '21 days'"
+    )
     checkout.redeem("o", 1)
     account = shop.account()
     assert account.expires_at > datetime.now(UTC) + timedelta(days=30)
@@ -515,7 +518,9 @@ def test_one_order_id_at_two_merchants_is_two_orders(shop: Shop, checkout: Check
 # --- hostile text ---
 
 
-@pytest.mark.parametrize("order", ["'; DROP TABLE loyalty.holds; --", "%s %(x)s", "\N{PILE OF POO}", "\u202eabc", "{{7*7}}"])
+@pytest.mark.parametrize(
+    "order", ["'; DROP TABLE loyalty.holds; --", "%s %(x)s", "\N{PILE OF POO}", "\u202eabc", "{{7*7}}"]
+)
 def test_no_text_is_ever_executed(shop: Shop, checkout: Checkout, order: str) -> None:
     checkout.reserve(order, 10)
     checkout.capture(order)

@@ -166,8 +166,8 @@ def test_5000_mixed_operations_on_100_accounts_leave_every_balance_equal_to_its_
     assert shop.problems() == []
 
 
-# A shop's process: an order is made, reserves 5 points, is paid or fails, and captures or releases. Prints a line when it
-# has begun.
+# A shop's process: an order is made, reserves 5 points, is paid or fails, and captures or releases. It prints a line
+# when it has begun.
 SHOP_PROCESS = """
 import random, sys
 import psycopg

@@ -35,7 +35,8 @@ def test_what_is_not_named_is_taken_from_the_version_before(cli: Cli, newcomer: 
         *SET_M2, "--unit-amount", "5", "--multiplier", "1.5", "--rounding", "ceil", "--expiration-days", "90",
         "--point-value", "0.01", "--stamps-per-order", "1", "--stamp-min-amount", "10", "--stamp-target", "8",
         "--clawback", "allow_negative", "--redemption-block", "100", "--redemption-minimum", "500",
-        "--redemption-max-percent", "33.3", "--off", "--valid-from", "2020-01-01T00:00+01:00", "--actor", "ann", "--json",
+        "--redemption-max-percent", "33.3", "--off", "--valid-from", "2020-01-01T00:00+01:00", "--actor", "ann",
+        "--json",
     ).document  # fmt: skip
     assert first == {
         "merchant_id": "m2", "version": 1, "valid_from": "2019-12-31T23:00:00+00:00", "valid_until": None,

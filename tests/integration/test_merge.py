@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import merges, repairs
@@ -578,6 +578,31 @@ def test_a_merge_is_undone_by_hand_and_may_be_made_again(shop: Shop, checkout: C
     merge(shop)
     assert (shop.balance("ann"), shop.balance("bob")) == (0, 185)
     assert requires_nothing(shop)
+
+
+def test_undoing_a_merge_brings_points_back_that_had_expired_and_they_are_taken(shop: Shop, checkout: Checkout) -> None:
+    shop.expire("ann")
+    merge(shop)
+    undo(shop, "ann", "bob", 0)
+    assert (shop.balance("ann"), shop.balance("bob")) == (120, 50)
+    with shop.engine.begin() as conn:
+        repairs.adjust(conn, adjustment(-120, "ann"))
+    for order in ("a1", "a2"):
+        shop.set_status(order, "cancelled")
+    shop.award()
+    assert (shop.balance("ann"), shop.balance("bob")) == (0, 50)
+    assert requires_nothing(shop)
+
+
+def test_the_role_of_the_pipelines_is_enough_to_repair(shop: Shop, checkout: Checkout) -> None:
+    shop.run("INSERT INTO sample_shop.customers (merchant_id, id) VALUES ('m1', 'new')")
+    with shop.engine.begin() as conn:
+        conn.execute(text("SET LOCAL ROLE loyalty_pipeline"))
+        repairs.adjust(conn, adjustment(5, "new"))
+        merges.merge_accounts(conn, plan("ann", "new"))
+        repairs.adjust(conn, adjustment(-25, "ann"))
+    assert shop.balance("new") == 100
+    assert shop.problems() == []
 
 
 # --- at once ---

@@ -183,9 +183,9 @@ def test_an_installation_of_the_first_revision_goes_on_with_its_data_and_its_map
     shop.merchant("m1")
     shop.run(
         "INSERT INTO loyalty.accounts (merchant_id, customer_id, balance, next_seq) VALUES ('m1', 'ann', 100, 2); "
-        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
-        "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', account_id, 1, 'opening', 100, 0, "
-        "100, 'opening', 'ann', 1, 'test', now() FROM loyalty.accounts; "
+        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, "
+        "balance_after, reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', account_id, 1, "
+        "'opening', 100, 0, 100, 'opening', 'ann', 1, 'test', now() FROM loyalty.accounts; "
         "INSERT INTO loyalty.reconciliation_queue (merchant_id, operation, order_id, reason) "
         "VALUES ('m1', 'award', 'odd', 'currency_differs')"
     )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from loyalty_pipelines.cli.csv_file import CsvFile
 from loyalty_pipelines.db import merges
@@ -306,6 +306,13 @@ def test_a_header_that_does_not_fit_is_told_at_once(cli: Cli, tmp_path: Path) ->
 def test_a_file_without_balances_is_refused(cli: Cli, tmp_path: Path) -> None:
     found = problems(cli, write(tmp_path), "--merchant", "m1")
     assert found == ["file: found a header and no balances; expected a line per customer"]
+
+
+def test_the_role_of_the_pipelines_is_enough_to_import(shop: Shop, cli: Cli, tmp_path: Path) -> None:
+    with shop.engine.begin() as conn:
+        conn.execute(text("SET LOCAL ROLE loyalty_pipeline"))
+        import_file(conn, write(tmp_path, "ann,5"), merchant="m1")
+    assert shop.balance() == 5
 
 
 # --- at once ---

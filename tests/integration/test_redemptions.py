@@ -1,5 +1,6 @@
-"""What becomes of redeemed points when their order is cancelled, paid again or refunded: what the pipelines do of it."""
+"""What the pipelines do with redeemed points when their order is cancelled, paid again or refunded."""
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -235,7 +236,9 @@ def test_what_a_paid_order_owes_and_is_spent_waits_in_the_queue(shop: Shop, chec
     shop.order("innocent", "5.00", customer="bob")
     shop.award()
     assert shop.balance("bob") == 5
-    (item,) = shop.rows("SELECT operation, reason, detail, points_redeemed, customer_id FROM loyalty.reconciliation_queue")
+    (item,) = shop.rows(
+        "SELECT operation, reason, detail, points_redeemed, customer_id FROM loyalty.reconciliation_queue"
+    )
     assert item[0:2] == ("redeem", "insufficient_points")
     assert item[2].startswith("Insufficient loyalty points. Available: 22, Requested: 50")
     assert item[3:] == (50, "ann")
@@ -386,11 +389,11 @@ def test_a_checkout_that_earns_while_a_batch_is_at_work_does_not_split_it(shop: 
     shop.order("o", "30.00", customer="ann")
     with shop.engine.connect() as other:
         other.execute(text("SELECT loyalty.update_customer_loyalty_points_atomic('ann', 30, 0, 'o')"))
-        import threading
-
         worker = threading.Thread(target=shop.drain)
         worker.start()
-        while not shop.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"):
+        while not shop.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ):
             pass
         other.commit()
         worker.join()

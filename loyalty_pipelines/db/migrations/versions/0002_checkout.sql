@@ -16,10 +16,26 @@ ADD CONSTRAINT programs_redemption_maximum_in_range CHECK (redemption_max_percen
 -- New columns of a view go to its end.
 CREATE OR REPLACE VIEW loyalty.program_periods AS
 SELECT
-    merchant_id, version, valid_from, is_active, points_per_unit, unit_amount, multiplier, rounding, point_value_amount,
-    points_expiration_days, stamps_per_order, stamp_min_amount, stamp_target, clawback, created_at, created_by,
+    merchant_id,
+    version,
+    valid_from,
+    is_active,
+    points_per_unit,
+    unit_amount,
+    multiplier,
+    rounding,
+    point_value_amount,
+    points_expiration_days,
+    stamps_per_order,
+    stamp_min_amount,
+    stamp_target,
+    clawback,
+    created_at,
+    created_by,
     lead(valid_from) OVER (PARTITION BY merchant_id ORDER BY valid_from, version) AS valid_until,
-    redemption_block_points, redemption_min_points, redemption_max_percent
+    redemption_block_points,
+    redemption_min_points,
+    redemption_max_percent
 FROM loyalty.programs;
 
 -- Tables --------------------------------------------------------------------------------------------------
@@ -41,7 +57,7 @@ ADD CONSTRAINT holds_status_is_known CHECK (status IN ('open', 'captured', 'rele
 CREATE INDEX holds_open_by_expiry ON loyalty.holds (expires_at, merchant_id, order_id) WHERE status = 'open';
 CREATE INDEX holds_open_by_account ON loyalty.holds (merchant_id, account_id) WHERE status = 'open';
 COMMENT ON TABLE loyalty.holds IS
-'What an order redeems: open (reserved), captured (in the ledger), released, restored (given back), waived (settled by hand).';
+'What an order redeems: open (reserved), captured (in the ledger), released, restored (given back), waived (by hand).';
 COMMENT ON COLUMN loyalty.holds.last_reference_seq IS
 'How many ledger entries the redemption of this order has: redeemed, restored, and so on in turn.';
 
@@ -86,7 +102,7 @@ ADD COLUMN parked_at timestamptz,
 ADD COLUMN resolved_by text,
 ADD CONSTRAINT reconciliation_queue_operation_is_known CHECK (operation IN ('award', 'update', 'redeem'));
 COMMENT ON COLUMN loyalty.reconciliation_queue.operation IS
-'award: an order that could not be decided. update: a call that the shop reported. redeem: points of a paid order to be taken.';
+'award: an order that could not be decided. update: a call that the shop reported. redeem: points a paid order owes.';
 COMMENT ON COLUMN loyalty.reconciliation_queue.parked_at IS
 'Since when no more tries are made, for this item nor for others of its customer, until somebody has looked.';
 COMMENT ON COLUMN loyalty.reconciliation_queue.resolved_by IS 'Who resolved it by hand; NULL where the pipeline did.';
@@ -1426,7 +1442,8 @@ $function$;
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON loyalty.checkout_updates, loyalty.merged_customers TO loyalty_pipeline;
-GRANT SELECT ON loyalty.customer_points, loyalty.customer_entries, loyalty.award_problems TO loyalty_pipeline, loyalty_reader;
+GRANT SELECT ON loyalty.customer_points, loyalty.customer_entries, loyalty.award_problems
+TO loyalty_pipeline, loyalty_reader;
 GRANT SELECT ON loyalty.checkout_updates, loyalty.merged_customers TO loyalty_reader;
 GRANT SELECT ON loyalty.customer_points, loyalty.customer_entries TO loyalty_app;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;

@@ -5,9 +5,13 @@ SELECT
     t.is_timezone_usable,
     t.is_debt_allowed,
     t.points_expiration_days,
-    EXISTS (
-        SELECT 1
-        FROM loyalty.holds AS h
-        WHERE h.merchant_id = :merchant_id
+    coalesce(
+        (
+            SELECT true
+            FROM loyalty.holds AS h
+            WHERE h.merchant_id = :merchant_id
+            LIMIT 1
+        ),
+        false
     ) AS has_redemptions
-FROM loyalty.merchant_terms(:merchant_id) AS t;
+FROM loyalty.merchant_terms(CAST(:merchant_id AS text)) AS t;
