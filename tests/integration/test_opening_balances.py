@@ -106,6 +106,18 @@ def test_no_points_make_an_account_without_an_entry(shop: Shop, cli: Cli, tmp_pa
     assert counts(load(cli, write(tmp_path, "ann,7"), "--merchant", "m1")) == (1, 0, 0, 1, 7)
 
 
+def test_no_points_have_nothing_that_could_have_expired(shop: Shop, cli: Cli, tmp_path: Path) -> None:
+    assert counts(load(cli, write(tmp_path, "ann,0,m1,2020-05-01", header=HEADER))) == (1, 0, 1, 0, 0)
+
+
+def test_an_import_that_loses_something_is_refused(shop: Shop, cli: Cli, tmp_path: Path) -> None:
+    shop.run("CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+    shop.run("CREATE TRIGGER lose BEFORE UPDATE ON loyalty.accounts FOR EACH ROW EXECUTE FUNCTION lose()")
+    line = cli.refused(1, "accounts", "import", write(tmp_path, "ann,120"), "--merchant", "m1")
+    assert "its new lines have 120 points, its entries 120, and balances changed by 0" in line
+    assert shop.rows("SELECT * FROM loyalty.ledger_entries") == []
+
+
 def test_points_expire_as_the_programme_says_from_the_last_activity(shop: Shop, cli: Cli, tmp_path: Path) -> None:
     recent = shop.value("SELECT (date_trunc('day', now()) - interval '20 days')")
     load(cli, write(tmp_path, f"ann,120,m1,{recent.isoformat()}", header=HEADER))

@@ -163,6 +163,18 @@ def test_points_that_are_given_back_pay_a_debt(shop: Shop, checkout: Checkout) -
     assert is_right(shop)
 
 
+def test_a_hold_is_released_though_the_account_is_in_debt(shop: Shop, checkout: Checkout) -> None:
+    shop.program(clawback="allow_negative")
+    checkout.reserve("o", 10)
+    checkout.redeem("o2", 90)
+    shop.set_status("first", "refunded")
+    shop.award()
+    assert (shop.balance(), shop.account().held) == (-90, 10)
+    assert checkout.release("o").status == "released"
+    assert (shop.balance(), shop.account().held) == (-90, 0)
+    assert is_right(shop)
+
+
 # --- paid again ---
 
 
@@ -389,7 +401,7 @@ def test_a_checkout_that_earns_while_a_batch_is_at_work_does_not_split_it(shop: 
     shop.order("o", "30.00", customer="ann")
     with shop.engine.connect() as other:
         other.execute(text("SELECT loyalty.update_customer_loyalty_points_atomic('ann', 30, 0, 'o')"))
-        worker = threading.Thread(target=shop.drain)
+        worker = threading.Thread(target=shop.drain, kwargs={"batch_size": 21})
         worker.start()
         while not shop.value(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"

@@ -46,7 +46,7 @@ moved AS (
     SET
         balance = a.balance + locked.points,
         next_seq = a.next_seq + 1,
-        is_debt_allowed = a.is_debt_allowed AND a.balance + locked.points < a.held,
+        is_debt_allowed = a.balance + locked.points < a.held,
         last_activity_at = greatest(a.last_activity_at, locked.active_at),
         expires_at = CASE WHEN a.last_activity_at >= locked.active_at THEN a.expires_at ELSE locked.own_expires_at END
     FROM locked
