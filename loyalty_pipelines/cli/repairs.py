@@ -119,10 +119,11 @@ def _print_adjustment(report: AdjustmentReport, *, is_dry_run: bool) -> None:
     for name, value in (
         ("balance", f"{report.balance_before:,} -> {report.balance_after:,}"),
         ("entry", report.seq),
-        ("reference", report.reference),
         ("expires", _changed(report.expires_before, report.expires_at)),
     ):
         say(f"  {name:<15}{shown(value)}")
+    if not is_dry_run:
+        say(f"  reference      {report.reference}")
     if report.was_due:
         say(_due_again(report.account_customer_id))
     if is_dry_run:

@@ -141,6 +141,16 @@ def test_a_merge_into_a_customer_whom_nobody_knows_asks_whether_the_id_is_right(
     assert "Customer cid had no account yet." in out
 
 
+def test_points_that_were_due_are_said_to_be_valid_again_by_a_merge(shop: Shop, cli: Cli) -> None:
+    merge = ("account", "merge", "m1", "ann", "bob", *SAID)
+    assert "past their expiry" not in cli.ok(*merge).out
+    shop.run(
+        "UPDATE loyalty.accounts SET last_activity_at = '2020-01-01', expires_at = '2021-01-01' "
+        "WHERE customer_id = 'ann'"
+    )
+    assert "The points of ann were past their expiry" in cli.ok(*merge).out
+
+
 def test_a_merge_as_json_is_one_document(shop: Shop, cli: Cli) -> None:
     found = cli.ok("account", "merge", "m1", "ann", "bob", *SAID, "--json").document
     assert (found["applied"], found["orders"], found["points_of_orders"]) == (False, 1, 100)
