@@ -20,6 +20,7 @@ LOCK_ACCOUNTS = load("merges/lock_accounts")
 MOVE_POINTS = load("merges/move_points")
 MOVE_HOLDS = load("merges/move_holds")
 MOVE_UPDATES = load("merges/move_updates")
+MOVE_ITEMS = load("merges/move_items")
 FOLLOW_MERGE = load("merges/follow_merge")
 RECORD_MERGE = load("merges/record_merge")
 
@@ -59,6 +60,7 @@ def merge_accounts(conn: Connection, merge: Merge) -> MergeReport:
     moved = conn.execute(MOVE_POINTS, {**ids, "reason": merge.reason, "actor": merge.actor}).one()
     redemptions = conn.execute(MOVE_HOLDS, ids).rowcount
     conn.execute(MOVE_UPDATES, ids)
+    conn.execute(MOVE_ITEMS, names)
     conn.execute(FOLLOW_MERGE, names)
     conn.execute(RECORD_MERGE, {**names, "reason": merge.reason, "actor": merge.actor})
     found = _lock(conn, names)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import award_checks, merges, repairs
+from loyalty_pipelines.db import accounts, award_checks, merges, repairs
 from loyalty_pipelines.db.sweep_run import sweep_merchants
 from loyalty_pipelines.domain.merges import (
     AlreadyMergedError,
@@ -528,6 +528,21 @@ def test_the_customers_of_another_merchant_are_left_alone(shop: Shop, checkout: 
     shop.award()
     assert (shop.balance("ann", merchant="m2"), shop.balance("bob")) == (0, 170)
     assert shop.problems() == []
+
+
+def test_a_parked_item_keeps_back_what_is_the_other_customers_after_the_merge(shop: Shop, checkout: Checkout) -> None:
+    shop.run(
+        "INSERT INTO loyalty.reconciliation_queue (merchant_id, operation, order_id, customer_id, reason, parked_at, "
+        "resolved_at, resolution) VALUES ('m1', 'update', 'q1', 'ann', 'other_numbers', now(), NULL, NULL), "
+        "('m1', 'update', 'q0', 'ann', 'other_numbers', NULL, now(), 'applied')"
+    )
+    merge(shop)
+    items = shop.rows("SELECT order_id, customer_id FROM loyalty.reconciliation_queue ORDER BY order_id")
+    assert items == [("q0", "ann"), ("q1", "bob")]
+    with shop.engine.connect() as conn:
+        found = accounts.find_account(conn, "m1", "ann")
+    assert found is not None
+    assert (found.customer_id, (found.parked_reason or "")[-13:]) == ("bob", "other_numbers")
 
 
 def test_a_merge_that_loses_something_is_refused(shop: Shop, checkout: Checkout) -> None:

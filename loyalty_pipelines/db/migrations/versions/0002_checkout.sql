@@ -344,17 +344,16 @@ CREATE FUNCTION loyalty.write_entry(
     p_merchant_id text, p_account_id bigint, p_kind text, p_points bigint, p_held bigint, p_stamps integer,
     p_reference_type text, p_reference_id text, p_reference_seq integer, p_reason text, p_actor text, p_run_id text,
     p_is_debt_allowed boolean, p_next_expiry timestamptz
-) RETURNS loyalty.ledger_entries
+) RETURNS bigint
 LANGUAGE plpgsql
 AS $function$
 DECLARE
-    v_entry loyalty.ledger_entries;
     v_now timestamptz := now();
     v_balance bigint;
     v_next_seq bigint;
 BEGIN
     -- Balance and entry, on a row that the caller has locked: earning, spending, restoring and adjusting are all
-    -- activity. p_held is the change of what is held.
+    -- activity. p_held is the change of what is held. Returns the balance after it.
     UPDATE loyalty.accounts AS a
     SET
         balance = a.balance + p_points,
@@ -373,9 +372,8 @@ BEGIN
     VALUES (
         p_merchant_id, p_account_id, v_next_seq - 1, p_kind, p_points, v_balance - p_points, v_balance, p_stamps,
         p_reference_type, p_reference_id, p_reference_seq, p_reason, p_actor, p_run_id, v_now
-    )
-    RETURNING * INTO STRICT v_entry;
-    RETURN v_entry;
+    );
+    RETURN v_balance;
 END
 $function$;
 
@@ -386,11 +384,18 @@ CREATE FUNCTION loyalty.post_entry(
 ) RETURNS loyalty.ledger_entries
 LANGUAGE plpgsql
 AS $function$
+DECLARE
+    v_entry loyalty.ledger_entries;
 BEGIN
-    RETURN loyalty.write_entry(
+    PERFORM loyalty.write_entry(
         p_merchant_id, p_account_id, p_kind, p_points, p_held, p_stamps, p_reference_type, p_reference_id, p_reference_seq,
         p_reason, p_actor, p_run_id, p_is_debt_allowed, (SELECT t.next_expiry FROM loyalty.merchant_terms(p_merchant_id) AS t)
     );
+    SELECT * INTO STRICT v_entry
+    FROM loyalty.ledger_entries AS e
+    WHERE e.merchant_id = p_merchant_id COLLATE "C" AND e.reference_type = p_reference_type COLLATE "C"
+        AND e.reference_id = p_reference_id COLLATE "C" AND e.reference_seq = p_reference_seq;
+    RETURN v_entry;
 END
 $function$;
 
@@ -741,7 +746,7 @@ AS $function$
 DECLARE
     v_hold loyalty.holds;
     v_terms loyalty.terms;
-    v_entry loyalty.ledger_entries;
+    v_balance bigint;
 BEGIN
     v_hold := loyalty.find_redemption(p_merchant_id, p_account, p_order_id, p_points);
     IF v_hold.status IN ('open', 'captured') THEN
@@ -762,11 +767,11 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM loyalty.refuse_other_numbers(p_order_id, 'another customer redeems points on it at this moment');
     END IF;
-    v_entry := loyalty.write_entry(
+    v_balance := loyalty.write_entry(
         p_merchant_id, (p_account).account_id, 'redeemed', -p_points, 0, 0, 'redemption', p_order_id, 1, NULL, p_actor,
         p_run_id, false, v_terms.next_expiry
     );
-    RETURN (p_order_id, p_points, v_entry.balance_before, v_entry.balance_after);
+    RETURN (p_order_id, p_points, v_balance + p_points, v_balance);
 END
 $function$;
 
