@@ -52,7 +52,7 @@ bench: $(STAMP) ## measure the promised figures (about 30 minutes); results in b
 	@$(BIN)/python -m benchmarks.latency
 	@$(BIN)/python -m benchmarks.awards
 	@$(BIN)/python -m benchmarks.redeem
-	@$(BIN)/python -m benchmarks.queue
+	@$(BIN)/python -m benchmarks.reconciliation_queue
 
 clean: ## remove the environment, the demo's data and caches
 	@rm -rf $(VENV) .loyalty build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -117,7 +117,7 @@ def main(runs: int) -> None:
             turns.append(turn)
             print(json.dumps(turn), flush=True)
         server.stop()
-    publish("queue", figures(turns), extra={"turns": turns})
+    publish("reconciliation_queue", figures(turns), extra={"turns": turns})
 
 
 def figures(turns: list[dict[str, dict[int, float]]]) -> list[Figure]:
