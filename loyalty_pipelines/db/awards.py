@@ -29,6 +29,8 @@ SET_ASIDE_AMBIGUOUS = load("awards/set_aside_ambiguous")
 ADD_MOVED_LINES = load("awards/add_moved_lines")
 RENUMBER_MOVED_LINES = load("awards/renumber_moved_lines")
 CREATE_ACCOUNTS = load("awards/create_accounts")
+REDEMPTIONS_DUE = load("awards/redemptions_due")
+LOCK_REDEEMING_ACCOUNTS = load("awards/lock_redeeming_accounts")
 GIVE_BACK_REDEMPTIONS = load("awards/give_back_redemptions")
 SETTLE_BATCH = load("awards/settle_batch")
 TAKE_REDEMPTIONS = load("awards/take_redemptions")
@@ -98,13 +100,14 @@ def award_batch(
         conn.execute(RENUMBER_MOVED_LINES)
     if has_moved or any(row.new_orders for row in counted.values() if row.outcome == "earning"):
         conn.execute(CREATE_ACCOUNTS, {"merchant_id": merchant_id})
-    redemptions = {"merchant_id": merchant_id, "actor": actor, "run_id": run_id}
-    if settings.has_redemptions:
+    due = _lock_redemptions(conn, merchant_id, is_any=settings.has_redemptions)
+    by_whom = {"merchant_id": merchant_id, "actor": actor, "run_id": run_id}
+    if due["give_back"]:
         # Before the awards: what is given back is there for what they take.
-        conn.execute(GIVE_BACK_REDEMPTIONS, redemptions)
+        conn.execute(GIVE_BACK_REDEMPTIONS, {**by_whom, "order_ids": due["give_back"]})
     settled = _settle(conn, merchant_id, settings=settings, actor=actor, run_id=run_id)
-    if settings.has_redemptions:
-        conn.execute(TAKE_REDEMPTIONS, redemptions)
+    if due["take"]:
+        conn.execute(TAKE_REDEMPTIONS, {**by_whom, "order_ids": due["take"]})
     conn.execute(CLOSE_QUEUED, {"merchant_id": merchant_id})
     if any(outcome in QUEUE_OUTCOMES for outcome in counted):
         conn.execute(
@@ -118,6 +121,18 @@ def award_batch(
 
 def _count(conn: Connection) -> dict[str, Row]:
     return {row.outcome: row for row in conn.execute(COUNT_LINES)}
+
+
+def _lock_redemptions(conn: Connection, merchant_id: str, *, is_any: bool) -> dict[str, list[str]]:
+    """Return the ids of the batch's orders whose redemption needs something, by step, with the accounts locked."""
+    due: dict[str, list[str]] = {"give_back": [], "take": []}
+    if is_any:
+        for row in conn.execute(REDEMPTIONS_DUE, {"merchant_id": merchant_id}):
+            due[row.step].append(row.order_id)
+    order_ids = [*due["give_back"], *due["take"]]
+    if order_ids:
+        conn.execute(LOCK_REDEEMING_ACCOUNTS, {"merchant_id": merchant_id, "order_ids": order_ids})
+    return due
 
 
 class _Claimed:

@@ -160,7 +160,7 @@ class _MerchantDrain:
         try:
             batch = with_retries(self._award)
         except _BatchRefusedError as refused:
-            if refused.is_overtaken and self._overtaken < OVERTAKEN_LIMIT:
+            if self._may_be_overtaken(refused.error):
                 self._overtaken += 1
                 return None
             if self._size == 1:
@@ -219,7 +219,7 @@ class _MerchantDrain:
             with conn.begin_nested():
                 return self._award_many(conn, settings, end)
         except (DBAPIError, BatchDoesNotAddUpError) as error:
-            if end is None or not _is_poison(error):
+            if end is None or not _is_poison(error) or self._may_be_overtaken(error):
                 raise
             self._detail = short_text(error)
         return awards.quarantine(
@@ -231,6 +231,12 @@ class _MerchantDrain:
             actor=self._actor,
             run_id=self._run_id,
         )
+
+    def _may_be_overtaken(self, error: Exception) -> bool:
+        """Whether a checkout may have awarded an order of the batch between the batch's reading and its writing."""
+        diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+        is_key_taken = getattr(diagnostics, "constraint_name", None) in OVERTAKEN_CONSTRAINTS
+        return is_key_taken and self._overtaken < OVERTAKEN_LIMIT
 
     def _count_poison(self, batch: Batch) -> None:
         if not batch.quarantined:
@@ -255,11 +261,6 @@ class _BatchRefusedError(Exception):
         self.error = error
         super().__init__(str(error))
 
-    @property
-    def is_overtaken(self) -> bool:
-        """Whether a checkout may have awarded an order of the batch between the batch's reading and its writing."""
-        diagnostics = getattr(getattr(self.error, "orig", None), "diag", None)
-        return getattr(diagnostics, "constraint_name", None) in OVERTAKEN_CONSTRAINTS
 
 
 def _is_poison(error: Exception) -> bool:

@@ -186,7 +186,8 @@ class Model:
         if is_undone and hold.status in ("open", "captured"):
             return "give_back"
         is_paid = order.status in ("paid", "partially_refunded")
-        is_owed = is_paid and order.redeemed == hold.points and hold.status != "captured"
+        is_paid_out = order.status == "refunded" and hold.status == "restored" and not is_undone
+        is_owed = (is_paid or is_paid_out) and order.redeemed == hold.points and hold.status != "captured"
         return "take" if is_owed else None
 
     def give_back(self, order_id: str) -> None:
@@ -201,14 +202,14 @@ class Model:
     def spendable(self, customer: str) -> int:
         return max(self.balances[customer] - self.held[customer], 0)
 
-    def take(self, order_id: str) -> str:
+    def take(self, order_id: str, *, is_due: bool = False) -> str:
         """Take the points of a hold; return the error's code, or nothing."""
         hold = self.holds[order_id]
         if hold.status == "captured":
             return ""
         if hold.status == "open":
             self.held[hold.customer] -= hold.points
-        elif self.is_undone(order_id):
+        elif self.is_undone(order_id) and not is_due:
             return "LP008"
         elif hold.points > self.spendable(hold.customer):
             return "LP002"
@@ -217,7 +218,7 @@ class Model:
         return ""
 
     def take_or_owe(self, order_id: str) -> None:
-        if self.take(order_id):
+        if self.take(order_id, is_due=True):
             self.owed.add(order_id)
         else:
             self.owed.discard(order_id)
@@ -255,7 +256,10 @@ class Model:
             return "LP011"
         request = (holder, earned, redeemed)
         if order_id in self.updates:
-            return "" if self.updates[order_id] == request else "LP003"
+            if self.updates[order_id] != request:
+                return "LP003"
+            if not redeemed or self.holds[order_id].status == "captured":
+                return ""
         if self.is_undone(order_id):
             return "LP008"
         if redeemed and (code := self.redeem(order_id, customer, redeemed)):

@@ -292,6 +292,12 @@ AS $function$
             AND order_status IN ('paid', 'partially_refunded')
             AND points_redeemed = hold_points
             THEN 'take'
+        -- Given back when the order became refunded, and then its worth was paid out in money, too.
+        WHEN hold_status = 'restored'
+            AND order_status = 'refunded'
+            AND points_redeemed = hold_points
+            AND NOT loyalty.is_order_undone(order_status, total_amount, refunded_amount, hold_points, point_value_amount)
+            THEN 'take'
     END
 $function$;
 
@@ -428,20 +434,25 @@ DECLARE
     v_hold loyalty.holds;
     v_account_id bigint;
 BEGIN
-    -- The account's row is the lock of all its holds; read again under it, because a merge moves holds.
+    SELECT h.account_id INTO v_account_id
+    FROM loyalty.holds AS h
+    WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C";
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'Order % of merchant % has no reserved or redeemed points', p_order_id, p_merchant_id
+            USING ERRCODE = 'LP009', HINT = 'Call reserve_points or redeem_points first, with the same merchant and order.';
+    END IF;
+    -- First the account, then the hold: once it is released, another customer's checkout may take it over, and a merge
+    -- moves it.
     LOOP
-        SELECT * INTO v_hold
-        FROM loyalty.holds AS h
-        WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C";
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'Order % of merchant % has no reserved or redeemed points', p_order_id, p_merchant_id
-                USING ERRCODE = 'LP009', HINT = 'Call reserve_points or redeem_points first, with the same merchant and order.';
-        END IF;
-        EXIT WHEN v_hold.account_id = v_account_id;
-        v_account_id := v_hold.account_id;
         PERFORM FROM loyalty.accounts AS a
         WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = v_account_id
         FOR NO KEY UPDATE;
+        SELECT * INTO STRICT v_hold
+        FROM loyalty.holds AS h
+        WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C"
+        FOR NO KEY UPDATE;
+        EXIT WHEN v_hold.account_id = v_account_id;
+        v_account_id := v_hold.account_id;
     END LOOP;
     RETURN v_hold;
 END
@@ -653,7 +664,7 @@ END
 $function$;
 
 CREATE FUNCTION loyalty.capture_hold(
-    p_merchant_id text, p_order_id text, p_actor text, p_run_id text
+    p_merchant_id text, p_order_id text, p_is_due boolean, p_actor text, p_run_id text
 ) RETURNS loyalty.redemption_result
 LANGUAGE plpgsql
 AS $function$
@@ -665,8 +676,11 @@ BEGIN
     IF v_hold.status = 'waived' THEN
         PERFORM loyalty.refuse_other_numbers(p_order_id, v_hold.points || ' points, settled by hand');
     ELSIF v_hold.status IN ('released', 'restored') THEN
-        -- What was given back may be spent by now, and what was given back for good is not taken again.
-        PERFORM loyalty.require_not_undone(p_merchant_id, p_order_id);
+        -- What was given back may be spent by now, and what was given back for good is not taken again, unless the
+        -- caller knows that the order owes it (p_is_due).
+        IF NOT p_is_due THEN
+            PERFORM loyalty.require_not_undone(p_merchant_id, p_order_id);
+        END IF;
         SELECT * INTO STRICT v_account
         FROM loyalty.accounts AS a
         WHERE a.merchant_id = v_hold.merchant_id AND a.account_id = v_hold.account_id;
@@ -712,16 +726,18 @@ $function$;
 CREATE FUNCTION loyalty.find_redemption(
     p_merchant_id text, p_account loyalty.accounts, p_order_id text, p_points bigint
 ) RETURNS loyalty.holds
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql
 AS $function$
 DECLARE
     v_hold loyalty.holds;
 BEGIN
     -- The order's hold: in force, with the same numbers; or of an earlier try (released or restored) of an order that
-    -- may try again; or all NULL. The caller has locked the account.
+    -- may try again; or all NULL. The caller has locked the account; the hold is locked too, because two customers may
+    -- want a released one.
     SELECT * INTO v_hold
     FROM loyalty.holds AS h
-    WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C";
+    WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C"
+    FOR NO KEY UPDATE;
     IF v_hold.status IN ('open', 'captured', 'waived') THEN
         IF v_hold.status = 'waived' OR v_hold.points <> p_points
             OR v_hold.account_id IS DISTINCT FROM (p_account).account_id
@@ -786,6 +802,13 @@ DECLARE
     v_terms loyalty.terms;
 BEGIN
     v_hold := loyalty.find_redemption(p_merchant_id, p_account, p_order_id, p_points);
+    IF v_hold.status = 'open' AND v_hold.expires_at <= now() THEN
+        -- Past its time and not released yet: whoever reserves again counts on the whole time.
+        UPDATE loyalty.holds AS h
+        SET reserved_at = now(), expires_at = p_expires_at
+        WHERE h.merchant_id = v_hold.merchant_id AND h.order_id = v_hold.order_id
+        RETURNING * INTO v_hold;
+    END IF;
     IF v_hold.status IN ('open', 'captured') THEN
         RETURN v_hold;
     END IF;
@@ -820,7 +843,7 @@ LANGUAGE plpgsql
 AS $function$
 BEGIN
     -- Takes the points of a paid order, or queues it when they are spent: one order must not stop its batch.
-    PERFORM loyalty.capture_hold(p_merchant_id, p_order_id, p_actor, p_run_id);
+    PERFORM loyalty.capture_hold(p_merchant_id, p_order_id, true, p_actor, p_run_id);
     UPDATE loyalty.reconciliation_queue AS q
     SET resolved_at = now(), resolution = 'the points were taken'
     WHERE q.merchant_id = p_merchant_id COLLATE "C" AND q.order_id = p_order_id COLLATE "C"
@@ -919,26 +942,46 @@ BEGIN
         INSERT INTO loyalty.accounts (merchant_id, customer_id) VALUES (p_merchant_id, p_customer_id) ON CONFLICT DO NOTHING;
         v_account := loyalty.lock_account(p_merchant_id, p_customer_id);
     END IF;
-    SELECT * INTO v_prior
-    FROM loyalty.checkout_updates AS u
-    WHERE u.merchant_id = p_merchant_id COLLATE "C" AND u.order_id = p_order_id COLLATE "C";
-    IF FOUND THEN
-        IF (v_prior.account_id, v_prior.points_earned, v_prior.points_redeemed, v_prior.order_total)
-            IS DISTINCT FROM (v_account.account_id, p_points_earned, p_points_redeemed, p_order_total)
-        THEN
-            PERFORM loyalty.refuse_other_numbers(
-                p_order_id,
-                format(
-                    'earned %s, redeemed %s, total %s', v_prior.points_earned, v_prior.points_redeemed,
-                    coalesce(v_prior.order_total::text, 'not given')
-                )
-            );
+    is_written := false;
+    IF v_account.account_id IS NOT NULL THEN
+        -- The first writes the request down, and everybody else compares with it, another customer too.
+        INSERT INTO loyalty.checkout_updates (
+            merchant_id, order_id, account_id, points_earned, points_redeemed, order_total, points_in_force,
+            balance_before, balance_after
+        )
+        VALUES (
+            p_merchant_id, p_order_id, v_account.account_id, p_points_earned, p_points_redeemed, p_order_total, 0,
+            v_account.balance, v_account.balance
+        )
+        ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            SELECT * INTO STRICT v_prior
+            FROM loyalty.checkout_updates AS u
+            WHERE u.merchant_id = p_merchant_id COLLATE "C" AND u.order_id = p_order_id COLLATE "C";
+            IF (v_prior.account_id, v_prior.points_earned, v_prior.points_redeemed, v_prior.order_total)
+                IS DISTINCT FROM (v_account.account_id, p_points_earned, p_points_redeemed, p_order_total)
+            THEN
+                PERFORM loyalty.refuse_other_numbers(
+                    p_order_id,
+                    format(
+                        'earned %s, redeemed %s, total %s', v_prior.points_earned, v_prior.points_redeemed,
+                        coalesce(v_prior.order_total::text, 'not given')
+                    )
+                );
+            END IF;
+            -- What it redeemed may have been given back since: then the same call redeems it once more.
+            IF p_points_redeemed = 0 OR EXISTS (
+                SELECT FROM loyalty.holds AS h
+                WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.order_id = p_order_id COLLATE "C"
+                    AND h.status = 'captured'
+            ) THEN
+                result := (
+                    p_merchant_id, v_prior.points_in_force, v_prior.points_redeemed, v_prior.balance_before,
+                    v_prior.balance_after
+                );
+                RETURN;
+            END IF;
         END IF;
-        result := (
-            p_merchant_id, v_prior.points_in_force, v_prior.points_redeemed, v_prior.balance_before, v_prior.balance_after
-        );
-        is_written := false;
-        RETURN;
     END IF;
     PERFORM loyalty.require_not_undone(p_merchant_id, p_order_id);
     IF p_points_redeemed > 0 THEN
@@ -962,16 +1005,9 @@ BEGIN
     SELECT * INTO v_now_on_account
     FROM loyalty.accounts AS a
     WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = v_account.account_id;
-    IF FOUND THEN
-        INSERT INTO loyalty.checkout_updates (
-            merchant_id, order_id, account_id, points_earned, points_redeemed, order_total, points_in_force,
-            balance_before, balance_after
-        )
-        VALUES (
-            p_merchant_id, p_order_id, v_account.account_id, p_points_earned, p_points_redeemed, p_order_total, v_in_force,
-            v_account.balance, v_now_on_account.balance
-        );
-    END IF;
+    UPDATE loyalty.checkout_updates AS u
+    SET points_in_force = v_in_force, balance_before = v_account.balance, balance_after = v_now_on_account.balance
+    WHERE u.merchant_id = p_merchant_id COLLATE "C" AND u.order_id = p_order_id COLLATE "C";
     result := (
         p_merchant_id, v_in_force, p_points_redeemed, coalesce(v_account.balance, 0), coalesce(v_now_on_account.balance, 0)
     );
@@ -1127,7 +1163,7 @@ AS $function$
 BEGIN
     PERFORM loyalty.require_text('merchant_id', p_merchant_id);
     PERFORM loyalty.require_text('order_id', p_order_id);
-    RETURN loyalty.capture_hold(p_merchant_id, p_order_id, 'checkout', NULL);
+    RETURN loyalty.capture_hold(p_merchant_id, p_order_id, false, 'checkout', NULL);
 END
 $function$;
 COMMENT ON FUNCTION loyalty.capture_points IS
@@ -1183,6 +1219,9 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
     PERFORM loyalty.require_update(p_customer_id, p_points_earned, p_points_redeemed, p_order_id, p_order_total);
+    IF p_merchant_id <> '' THEN
+        PERFORM loyalty.require_text('merchant_id', p_merchant_id);
+    END IF;
     RETURN (
         loyalty.apply_update(
             coalesce(nullif(p_merchant_id, ''), loyalty.merchant_of(p_customer_id, p_order_id)), p_customer_id, p_points_earned,
@@ -1209,10 +1248,12 @@ BEGIN
     IF v_merchant_id IS NULL THEN
         BEGIN
             v_merchant_id := loyalty.merchant_of(p_customer_id, p_order_id);
-        EXCEPTION WHEN SQLSTATE 'LP007' THEN
-            -- Perhaps the order is not committed yet: the queue asks again at every try.
+        EXCEPTION WHEN OTHERS THEN
+            -- Perhaps the order is not committed yet, perhaps the shop can't be read: the queue asks at every try.
             v_merchant_id := '';
         END;
+    ELSE
+        PERFORM loyalty.require_text('merchant_id', v_merchant_id);
     END IF;
     INSERT INTO loyalty.reconciliation_queue AS q (
         merchant_id, operation, order_id, customer_id, reason, detail, points_earned, points_redeemed, order_total,
@@ -1244,6 +1285,7 @@ DECLARE
     v_item loyalty.reconciliation_queue;
     v_merchant_id text;
     v_is_written boolean := true;
+    v_is_due boolean;
     v_resolution text;
     v_error text;
     v_code text;
@@ -1271,15 +1313,16 @@ BEGIN
             FROM loyalty.holds AS h
             WHERE h.merchant_id = v_merchant_id COLLATE "C" AND h.order_id = v_item.order_id;
             -- The shop may have corrected the order since. One that is gone from the shop still owes its points.
-            IF v_is_written AND EXISTS (SELECT FROM loyalty_source.order_by_id(v_merchant_id, v_item.order_id))
-                AND NOT EXISTS (
-                    SELECT FROM loyalty.redemptions_due(v_merchant_id, ARRAY[v_item.order_id]) AS d WHERE d.step = 'take'
-                )
-            THEN
+            v_is_due := EXISTS (
+                SELECT FROM loyalty.redemptions_due(v_merchant_id, ARRAY[v_item.order_id]) AS d WHERE d.step = 'take'
+            );
+            IF v_is_written AND NOT v_is_due AND EXISTS (
+                SELECT FROM loyalty_source.order_by_id(v_merchant_id, v_item.order_id)
+            ) THEN
                 RAISE EXCEPTION 'order % of merchant % does not owe these points any more', v_item.order_id, v_merchant_id
                     USING ERRCODE = 'LP008';
             END IF;
-            PERFORM loyalty.capture_hold(v_merchant_id, v_item.order_id, p_actor, p_run_id);
+            PERFORM loyalty.capture_hold(v_merchant_id, v_item.order_id, v_is_due, p_actor, p_run_id);
         END IF;
         v_resolution := CASE WHEN v_is_written THEN 'applied' ELSE 'its effect was in the ledger already' END;
     EXCEPTION
