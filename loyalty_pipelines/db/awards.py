@@ -34,6 +34,7 @@ LOCK_REDEEMING_ACCOUNTS = load("awards/lock_redeeming_accounts")
 GIVE_BACK_REDEMPTIONS = load("awards/give_back_redemptions")
 SETTLE_BATCH = load("awards/settle_batch")
 TAKE_REDEMPTIONS = load("awards/take_redemptions")
+CLOSE_REDEMPTIONS = load("awards/close_redemptions")
 QUEUE_ORDERS = load("awards/queue_orders")
 CLOSE_QUEUED = load("awards/close_queued")
 LOG_BATCH = load("awards/log_batch")
@@ -108,6 +109,8 @@ def award_batch(
     settled = _settle(conn, merchant_id, settings=settings, actor=actor, run_id=run_id)
     if due["take"]:
         conn.execute(TAKE_REDEMPTIONS, {**by_whom, "order_ids": due["take"]})
+    if settings.has_redemptions:
+        conn.execute(CLOSE_REDEMPTIONS, {"merchant_id": merchant_id, "order_ids": due["take"]})
     conn.execute(CLOSE_QUEUED, {"merchant_id": merchant_id})
     if any(outcome in QUEUE_OUTCOMES for outcome in counted):
         conn.execute(

@@ -262,7 +262,6 @@ class _BatchRefusedError(Exception):
         super().__init__(str(error))
 
 
-
 def _is_poison(error: Exception) -> bool:
     if isinstance(error, BatchDoesNotAddUpError):
         return True

@@ -110,6 +110,8 @@ class Model:
             for order_id in sorted(order_ids):
                 if self.step(order_id) == "take":
                     self.take_or_owe(order_id)
+                elif self.orders[order_id].status != "deleted":
+                    self.owed.discard(order_id)
 
     def look_at(self, order_id: str) -> dict[Key, int]:
         """Return what each account deserves for the order now; nothing when it is left as it is."""
@@ -256,9 +258,11 @@ class Model:
             return "LP011"
         request = (holder, earned, redeemed)
         if order_id in self.updates:
-            if self.updates[order_id] != request:
+            before = self.updates[order_id]
+            is_in_force = not before[2] or self.holds[order_id].status == "captured"
+            if before[0] != holder or (is_in_force and before != request):
                 return "LP003"
-            if not redeemed or self.holds[order_id].status == "captured":
+            if is_in_force:
                 return ""
         if self.is_undone(order_id):
             return "LP008"

@@ -363,6 +363,19 @@ def test_a_customer_of_two_merchants_is_ambiguous(shop: Shop, checkout: Checkout
     assert "customer ann belongs to 2 merchants: m1, m2" in checkout.refused("LP007", "update", "unheard of", 25, 0)
 
 
+def test_an_order_of_a_merchant_without_a_programme_is_not_booked_at_another(shop: Shop, checkout: Checkout) -> None:
+    shop.run("INSERT INTO sample_shop.merchants (id, name, timezone, currency) VALUES ('m2', 'm2', 'UTC', 'EUR')")
+    shop.order("o", "25.00", merchant="m2", status="pending")
+    assert "Merchant m2 has no points programme" in checkout.refused("LP005", "update", "o", 25, 0)
+    assert shop.balance() == 100
+
+
+def test_a_customer_whom_the_shop_lists_at_two_merchants_is_ambiguous(shop: Shop, checkout: Checkout) -> None:
+    shop.merchant("m2")
+    shop.run("INSERT INTO sample_shop.customers (merchant_id, id) VALUES ('m2', 'ann')")
+    assert "customer ann belongs to 2 merchants: m1, m2" in checkout.refused("LP007", "update", "unheard of", 25, 0)
+
+
 def test_an_order_and_customer_that_nobody_knows_are_refused(checkout: Checkout) -> None:
     message = checkout.refused("LP007", "update", "o", 25, 0, "stranger")
     assert "Neither order o nor customer stranger belongs to a merchant that is known" in message

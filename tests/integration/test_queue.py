@@ -712,3 +712,48 @@ def test_a_page_is_read_from_its_key_on_and_not_from_the_beginning(shop: Shop, w
     assert "Index Scan using reconciliation_queue_by_customer" in plan
     assert "Index Cond: ((merchant_id = 'm1'::text) AND (ROW(customer_id, queue_id) > ROW('c3'::text, " in plan
     assert "Sort" not in plan
+
+
+# --- nothing that is owed is forgotten ---
+
+
+def test_what_a_paid_order_owes_is_never_parked(shop: Shop, waiting: Queue, checkout: Checkout) -> None:
+    checkout.reserve("o", 50)
+    checkout.release("o")
+    checkout.redeem("other", 100)
+    shop.order("o", "0.00", points_redeemed=50)
+    shop.award()
+    for _ in range(3):
+        waiting.wait()
+        waiting.drain(max_tries=1)
+    assert shop.value("SELECT count(*) FROM loyalty.reconciliation_queue WHERE parked_at IS NOT NULL") == 0
+    shop.order("more", "60.00")
+    shop.award()
+    waiting.wait()
+    waiting.drain(max_tries=1)
+    assert (shop.balance(), shop.queued()) == (10, {})
+
+
+def test_an_update_that_was_void_is_owed_when_the_order_is_paid_again(shop: Shop, waiting: Queue) -> None:
+    shop.order("o", "25.00", points_redeemed=50)
+    shop.set_status("o", "cancelled")
+    shop.award()
+    waiting.report("o", 25, 50)
+    waiting.drain()
+    assert (shop.balance(), shop.queued()) == (100, {})
+    shop.set_status("o", "paid")
+    shop.award()
+    assert shop.balance() == 75
+    assert shop.problems() == []
+
+
+def test_a_report_is_kept_though_the_shop_cannot_be_read(shop: Shop, waiting: Queue) -> None:
+    shop.run("DROP FUNCTION loyalty_source.order_by_id CASCADE")
+    number = waiting.report("o", 5, 0, merchant_id=None)
+    kept = shop.rows("SELECT merchant_id FROM loyalty.reconciliation_queue WHERE queue_id = :n", n=number)
+    assert kept == [("",)]
+
+
+def test_a_report_with_an_impossible_merchant_is_refused(shop: Shop, waiting: Queue) -> None:
+    with pytest.raises(DBAPIError, match="merchant_id is 3000 bytes long"):
+        waiting.report("o", 5, 0, merchant_id="m" * 3000)

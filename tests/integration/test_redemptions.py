@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import text
 
-from loyalty_pipelines.db import capture, sweep
+from loyalty_pipelines.db import capture, sources, sweep
 from loyalty_pipelines.db.award_checks import orders_awarded_twice
 from loyalty_pipelines.db.sweep_run import late_orders
 from tests.checkout import Checkout
@@ -40,6 +40,7 @@ def poll_and_award(shop: Shop) -> None:
     shop.award()
 
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 BY_ANY_WAY = pytest.mark.parametrize(
     "award", [Shop.award, sweep_and_award, poll_and_award], ids=["triggers", "sweep", "poll"]
 )
@@ -403,9 +404,7 @@ def test_a_checkout_that_earns_while_a_batch_is_at_work_does_not_split_it(shop: 
         other.execute(text("SELECT loyalty.update_customer_loyalty_points_atomic('ann', 30, 0, 'o')"))
         worker = threading.Thread(target=shop.drain, kwargs={"batch_size": 21})
         worker.start()
-        while not shop.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        ):
+        while not shop.value(WAITING):
             pass
         other.commit()
         worker.join()
@@ -413,3 +412,138 @@ def test_a_checkout_that_earns_while_a_batch_is_at_work_does_not_split_it(shop: 
     assert shop.value("SELECT count(*) FROM loyalty.award_batches WHERE recorded_at > now() - interval '1 hour'") == 2
     assert shop.queued() == {}
     assert is_right(shop)
+
+
+# --- what came back may go again ---
+
+
+def test_the_one_call_redeems_again_what_was_given_back(shop: Shop, checkout: Checkout) -> None:
+    shop.order("o", "30.00", status="pending")
+    checkout.update("o", 25, 50)
+    checkout.release("o")
+    assert shop.balance() == 125
+    assert checkout.update("o", 25, 50) == ("m1", 25, 50, 125, 75)
+    assert checkout.update("o", 25, 50) == ("m1", 25, 50, 125, 75)
+    checkout.release("o")
+    assert checkout.update("o", 25, 30) == ("m1", 25, 30, 125, 95)
+    assert "earned 25, redeemed 30" in checkout.refused("LP003", "update", "o", 25, 50)
+    assert shop.problems() == []
+
+
+def test_a_released_order_that_two_customers_want_at_once_is_one_s(shop: Shop, checkout: Checkout) -> None:
+    shop.order("bobs", "100.00", customer="bob")
+    shop.award()
+    checkout.reserve("o", 50)
+    checkout.release("o")
+    with shop.engine.connect() as conn, conn.begin():
+        conn.execute(text("SELECT loyalty.capture_points('m1', 'o')"))
+        results: list[str] = []
+        worker = threading.Thread(
+            target=lambda: results.append(checkout.refused("LP003", "reserve", "o", 50, "bob")), daemon=True
+        )
+        worker.start()
+        while not shop.value(WAITING):
+            pass
+    worker.join()
+    assert "50 points are captured" in results[0]
+    assert (shop.balance("ann"), shop.account("bob").held) == (50, 0)
+    assert shop.problems() == []
+
+
+def test_a_capture_waits_for_the_customer_who_takes_the_released_order_over(shop: Shop, checkout: Checkout) -> None:
+    shop.order("bobs", "100.00", customer="bob")
+    shop.award()
+    checkout.reserve("o", 50)
+    checkout.release("o")
+    with shop.engine.connect() as conn, conn.begin():
+        conn.execute(text("SELECT loyalty.reserve_points('m1', 'bob', 'o', 40)"))
+        results: list[object] = []
+        worker = threading.Thread(target=lambda: results.append(checkout.capture("o")), daemon=True)
+        worker.start()
+        while not shop.value(WAITING):
+            pass
+    worker.join()
+    assert results == [("o", 40, 100, 60)]
+    assert (shop.balance("ann"), shop.balance("bob"), shop.account("bob").held) == (100, 60, 0)
+    assert shop.problems() == []
+
+
+def test_two_customers_who_update_one_order_at_once_are_told_so(shop: Shop, checkout: Checkout) -> None:
+    shop.order("bobs", "100.00", customer="bob")
+    shop.award()
+    with shop.engine.connect() as conn, conn.begin():
+        conn.execute(text("SELECT loyalty.update_customer_loyalty_points_atomic('ann', 5, 0, 'o', NULL, 'm1')"))
+        results: list[str] = []
+        worker = threading.Thread(
+            target=lambda: results.append(checkout.refused("LP003", "update", "o", 5, 0, "bob", merchant_id="m1")),
+            daemon=True,
+        )
+        worker.start()
+        while not shop.value(WAITING):
+            pass
+    worker.join()
+    assert "Order o has another request already" in results[0]
+    assert (shop.balance("ann"), shop.balance("bob")) == (105, 100)
+
+
+def test_a_reservation_past_its_time_is_renewed_by_the_same_call(shop: Shop, checkout: Checkout) -> None:
+    checkout.reserve("o", 50)
+    shop.run("UPDATE loyalty.holds SET expires_at = now() - interval '1 minute'")
+    assert checkout.reserve("o", 50).expires_at > shop.value("SELECT now() + interval '14 minutes'")
+    assert shop.account().held == 50
+
+
+def test_money_that_is_refunded_after_the_points_came_back_takes_them_again(shop: Shop, checkout: Checkout) -> None:
+    checkout.redeem("o", 50)
+    shop.order("o", "30.00", points_redeemed=50)
+    shop.award()
+    shop.set_status("o", "refunded")
+    shop.award()
+    assert (shop.balance(), status(shop)) == (100, "restored")
+    shop.refund("o", "30.00")
+    shop.award()
+    assert (shop.balance(), status(shop)) == (50, "captured")
+    assert is_right(shop)
+
+
+def test_an_order_that_owes_nothing_any_more_leaves_the_queue(shop: Shop, checkout: Checkout) -> None:
+    checkout.reserve("o", 50)
+    checkout.release("o")
+    checkout.redeem("other", 100)
+    shop.order("o", "0.00", points_redeemed=50)
+    shop.award()
+    assert shop.queued() == {"o": "insufficient_points"}
+    shop.set_status("o", "cancelled")
+    shop.award()
+    assert shop.queued() == {}
+    assert is_right(shop)
+
+
+def test_an_order_cancelled_while_its_batch_waits_fails_no_merchant(shop: Shop, checkout: Checkout) -> None:
+    shop.order("o", "0.00", points_redeemed=50)
+    checkout.redeem("o", 50)
+    shop.set_status("o", "cancelled")
+    shop.award()
+    shop.set_status("o", "paid")
+    reports = []
+    with shop.engine.connect() as conn, conn.begin():
+        conn.execute(text("SELECT FROM loyalty.accounts WHERE customer_id = 'ann' FOR NO KEY UPDATE"))
+        worker = threading.Thread(target=lambda: reports.append(shop.drain()), daemon=True)
+        worker.start()
+        while not shop.value(WAITING):
+            pass
+        shop.set_status("o", "cancelled")
+    worker.join()
+    assert reports[0].failures == {}
+    shop.award()
+    assert (shop.balance(), status(shop)) == (100, "restored")
+    assert is_right(shop)
+
+
+def test_a_paid_order_keeps_its_redemption_while_the_shop_can_t_be_read(shop: Shop, checkout: Checkout) -> None:
+    checkout.redeem("o", 50)
+    shop.order("o", "30.00", points_redeemed=50)
+    with shop.engine.begin() as conn:
+        sources.withdraw(conn)
+    assert "The shop can't be read now" in checkout.refused("55000", "release", "o")
+    assert shop.balance() == 50

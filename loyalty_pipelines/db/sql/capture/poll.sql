@@ -27,7 +27,11 @@ LEFT JOIN loyalty.accounts AS a ON a.merchant_id = op.merchant_id AND a.account_
 LEFT JOIN loyalty.holds AS h ON h.merchant_id = candidate.merchant_id AND h.order_id = candidate.order_id
 LEFT JOIN loyalty.merged_customers AS mc
     ON mc.merchant_id = candidate.merchant_id AND mc.customer_id = o.customer_id COLLATE "C"
-LEFT JOIN loyalty.award_problems AS q ON q.merchant_id = candidate.merchant_id AND q.order_id = candidate.order_id
+LEFT JOIN LATERAL (
+    SELECT p.*
+    FROM loyalty.award_problems AS p
+    WHERE p.merchant_id = candidate.merchant_id AND p.order_id = candidate.order_id
+) AS q ON true
 CROSS JOIN LATERAL loyalty.order_verdict(
     o.order_id, o.status, o.customer_id, o.total_amount, refunds.amount, o.points_redeemed, o.currency, o.paid_at,
     m.currency, p
