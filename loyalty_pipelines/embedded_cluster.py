@@ -220,12 +220,13 @@ def _news_in_log(data_dir: Path, begin: int) -> str:
 
 def _make_cluster(data_dir: Path) -> None:
     """Make the cluster unless it exists, and (as root) give the server's user what it needs to reach it."""
+    # At every start: an initdb that was interrupted may still have been writing while the next start removed its folder.
+    for leftover in data_dir.parent.glob(f".{data_dir.name}.initdb-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     if (data_dir / "PG_VERSION").exists():
         if os.geteuid() == 0:
             _library_initialises(data_dir)
         return
-    for leftover in data_dir.parent.glob(f".{data_dir.name}.initdb-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     # initdb writes PG_VERSION first: killed in between, it would leave a folder that looks finished.
     unfinished = Path(tempfile.mkdtemp(prefix=f".{data_dir.name}.initdb-", dir=data_dir.parent))
     _library_initialises(unfinished)

@@ -208,7 +208,7 @@ def test_the_app_role_cannot_touch_a_table_nor_read_an_address(shop: Shop, login
         "SELECT * FROM loyalty_source.order_by_id('m1', '1')",
         "SELECT loyalty.post_entry('m1', 1, 'adjusted', 1000, 0, 0, 'x', 'x', 1, NULL, 'me', NULL)",
         "SELECT loyalty.give_back_hold('m1', 'o', 'x', 'x', NULL)",
-        "SELECT loyalty.capture_hold('m1', 'o', 'x', NULL)",
+        "SELECT loyalty.capture_hold('m1', 'o', false, 'x', NULL)",
         "SELECT loyalty.apply_update('m1', 'ann', 1000, 0, 'o', NULL, 'x', NULL)",
         "SELECT loyalty.try_queue_item('m1', 1, 'x', NULL, 1, '1 s', '1 s')",
         "SET ROLE loyalty_owner",

@@ -28,9 +28,9 @@ LEFT JOIN loyalty.holds AS h ON h.merchant_id = candidate.merchant_id AND h.orde
 LEFT JOIN loyalty.merged_customers AS mc
     ON mc.merchant_id = candidate.merchant_id AND mc.customer_id = o.customer_id COLLATE "C"
 LEFT JOIN LATERAL (
-    SELECT p.*
-    FROM loyalty.award_problems AS p
-    WHERE p.merchant_id = candidate.merchant_id AND p.order_id = candidate.order_id
+    SELECT known.*
+    FROM loyalty.award_problems AS known
+    WHERE known.merchant_id = candidate.merchant_id AND known.order_id = candidate.order_id
 ) AS q ON true
 CROSS JOIN LATERAL loyalty.order_verdict(
     o.order_id, o.status, o.customer_id, o.total_amount, refunds.amount, o.points_redeemed, o.currency, o.paid_at,
