@@ -220,7 +220,7 @@ def _news_in_log(data_dir: Path, begin: int) -> str:
 
 def _make_cluster(data_dir: Path) -> None:
     """Make the cluster unless it exists, and (as root) give the server's user what it needs to reach it."""
-    # At every start: an initdb that was interrupted may still have been writing while the next start removed its folder.
+    # At every start: an interrupted initdb may still have been writing while the next start removed its folder.
     for leftover in data_dir.parent.glob(f".{data_dir.name}.initdb-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     if (data_dir / "PG_VERSION").exists():
