@@ -15,6 +15,7 @@ from loyalty_pipelines.resources.database import LedgerDatabase
 
 if TYPE_CHECKING:
     from loyalty_pipelines.domain.awards import AwardReport, MerchantAwards
+    from loyalty_pipelines.domain.queue import MerchantTries
 
 LIVE_AWARDS = dg.AssetKey(["loyalty", "live_awards"])
 AWARDED_POINTS = dg.AssetKey(["loyalty", "awarded_points"])
@@ -194,24 +195,28 @@ def report_metadata(report: "AwardReport") -> dict[str, dg.MetadataValue]:
         "orders queued": dg.MetadataValue.int(report.total("orders_queued")),
         "orders skipped": dg.MetadataValue.int(report.total("orders_skipped")),
         "merchants": dg.MetadataValue.int(len(report.merchants)),
-        "by merchant": merchants_table(touched[:100]),
+        "by merchant": merchants_table(touched[:100], TABLE_COLUMNS),
     }
 
 
 TABLE_COLUMNS = ("orders_changed", "points_changed", "orders_unchanged", "orders_queued", "orders_skipped")
 
 
-def merchants_table(merchants: "Sequence[MerchantAwards]") -> dg.TableMetadataValue:
-    """Return one row per merchant for the metadata of a run; at most some hundred rows, events are kept for weeks."""
+def merchants_table(
+    merchants: "Sequence[MerchantAwards] | Sequence[MerchantTries]", names: Sequence[str]
+) -> dg.TableMetadataValue:
+    """Return one row per merchant for the metadata of a run, a column for each counter of `names`.
+
+    At most some hundred rows: events are kept for weeks.
+    """
     columns = [dg.TableColumn("merchant", "string")]
-    columns += [dg.TableColumn(name.replace("_", " "), "int") for name in TABLE_COLUMNS]
+    columns += [dg.TableColumn(name.replace("_", " "), "int") for name in names]
     return dg.MetadataValue.table(
         records=[
             dg.TableRecord(
-                {"merchant": awards.merchant_id}
-                | {name.replace("_", " "): getattr(awards, name) for name in TABLE_COLUMNS}
+                {"merchant": one.merchant_id} | {name.replace("_", " "): getattr(one, name) for name in names}
             )
-            for awards in merchants
+            for one in merchants
         ],
         schema=dg.TableSchema(columns=columns),
     )

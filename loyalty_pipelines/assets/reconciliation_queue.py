@@ -1,18 +1,23 @@
 """Point updates that failed, tried again."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from loyalty_pipelines.assets.awards import OWNERS, RETRY_TRANSIENT, failed_merchants, retrying_only_what_passes
+from loyalty_pipelines.assets.awards import (
+    OWNERS,
+    RETRY_TRANSIENT,
+    failed_merchants,
+    merchants_table,
+    retrying_only_what_passes,
+)
 from loyalty_pipelines.assets.shop import MERCHANTS_TABLE, ORDERS, REFUNDS
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 if TYPE_CHECKING:
-    from loyalty_pipelines.domain.queue import MerchantTries, QueueReport
+    from loyalty_pipelines.domain.queue import QueueReport
 
 RECONCILIATION_QUEUE = dg.AssetKey(["loyalty", "reconciliation_queue"])
 # Of its own, so that a long queue keeps no award waiting.
@@ -80,20 +85,5 @@ def report_metadata(report: "QueueReport") -> dict[str, dg.MetadataValue]:
     touched = sorted(report.merchants.values(), key=lambda tries: -tries.tried)
     return {
         **{name.replace("_", " "): dg.MetadataValue.int(report.total(name)) for name in TABLE_COLUMNS},
-        "by merchant": _merchants_table(touched[:SHOWN_MERCHANTS]),
+        "by merchant": merchants_table(touched[:SHOWN_MERCHANTS], TABLE_COLUMNS),
     }
-
-
-def _merchants_table(merchants: "Sequence[MerchantTries]") -> dg.TableMetadataValue:
-    columns = [dg.TableColumn("merchant", "string")]
-    columns += [dg.TableColumn(name.replace("_", " "), "int") for name in TABLE_COLUMNS]
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord(
-                {"merchant": tries.merchant_id}
-                | {name.replace("_", " "): getattr(tries, name) for name in TABLE_COLUMNS}
-            )
-            for tries in merchants
-        ],
-        schema=dg.TableSchema(columns=columns),
-    )

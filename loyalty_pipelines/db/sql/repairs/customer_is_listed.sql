@@ -1,4 +1,4 @@
--- Whether the shop lists the customer. Reads only; the shop's own keys.
+-- Whether the shop lists the customer. Reads only; all of the shop's customers where their ids are not text.
 SELECT
     EXISTS(
         SELECT 1
