@@ -1,0 +1,139 @@
+-- Expiry: what is due, in which runs it was taken, and with which terms it was computed.
+SET LOCAL ROLE loyalty_owner;
+-- Functions below read views that "loyalty sources apply" makes later.
+SET LOCAL check_function_bodies = off;
+
+-- Warnings and expiry read what is due in this order, page by key; account_id keeps the pages of one instant apart.
+CREATE INDEX accounts_expiring ON loyalty.accounts (merchant_id, expires_at, account_id);
+COMMENT ON COLUMN loyalty.accounts.expires_at IS
+'From this instant on the points are gone. NULL: they never expire, or there were none when it came.';
+COMMENT ON COLUMN loyalty.accounts.warned_for IS
+'The expires_at that the customer was warned about: points expire only where both are the same.';
+
+-- One day of the ledger is a few pages: what a run took, what expired lately.
+CREATE INDEX ledger_entries_by_time ON loyalty.ledger_entries USING brin (recorded_at);
+
+CREATE TABLE loyalty.expiry_runs (
+    merchant_id text COLLATE "C" NOT NULL,
+    run_id text COLLATE "C" NOT NULL,
+    as_of timestamptz NOT NULL,
+    actor text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    accounts_rescheduled integer NOT NULL DEFAULT 0,
+    accounts_warned integer NOT NULL DEFAULT 0,
+    points_warned bigint NOT NULL DEFAULT 0,
+    accounts_moved integer NOT NULL DEFAULT 0,
+    accounts_with_points integer,
+    accounts_due integer,
+    points_due bigint,
+    accounts_waiting integer,
+    accounts_usual integer,
+    nights_compared integer,
+    accounts_limit integer,
+    is_stopped boolean NOT NULL DEFAULT false,
+    accounts_expired integer NOT NULL DEFAULT 0,
+    points_expired bigint NOT NULL DEFAULT 0,
+    accounts_locked integer NOT NULL DEFAULT 0,
+    accounts_forecast integer,
+    points_forecast bigint,
+    PRIMARY KEY (merchant_id, run_id)
+);
+CREATE INDEX expiry_runs_by_time ON loyalty.expiry_runs (merchant_id, started_at);
+CREATE INDEX expiry_runs_by_run ON loyalty.expiry_runs (run_id);
+COMMENT ON TABLE loyalty.expiry_runs IS
+'What one expiry run planned and did for one merchant; its counters grow with every chunk, in the chunk''s transaction.';
+COMMENT ON COLUMN loyalty.expiry_runs.accounts_forecast IS
+'Accounts with points that will be due a day after as_of, unless somebody is active: the next run says how it was.';
+
+CREATE TABLE loyalty.expiry_terms (
+    merchant_id text COLLATE "C" PRIMARY KEY,
+    points_expiration_days integer,
+    timezone text NOT NULL,
+    is_program_active boolean NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE loyalty.expiry_terms IS
+'The terms by which the expires_at of all accounts of a merchant were computed last; others mean computing them again.';
+
+-- Rules as functions ----------------------------------------------------------------------------------------
+
+CREATE FUNCTION loyalty.warning_lead(points_expiration_days integer, warning_days integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- How many days ahead a warning goes out: at most half the period, at least a day. NULL: nothing expires.
+    SELECT CASE WHEN points_expiration_days > 0 THEN greatest(least(warning_days, points_expiration_days / 2), 1) END
+$function$;
+
+CREATE FUNCTION loyalty.local_midnight(at timestamptz, days_later integer, timezone text) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $function$
+    -- The beginning of a day in the merchant's zone, as an instant: whatever clocks do in between, a day is a date.
+    SELECT ((at AT TIME ZONE timezone)::date + days_later)::timestamp AT TIME ZONE timezone
+$function$;
+
+CREATE FUNCTION loyalty.warning_key(account_id bigint, expires_at timestamptz, timezone text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $function$
+    -- One mail per account and date, whatever runs twice.
+    SELECT 'expiring/' || account_id || '/' || to_char(expires_at AT TIME ZONE timezone, 'YYYY-MM-DD')
+$function$;
+
+CREATE FUNCTION loyalty.is_warning_open(p_merchant_id text, p_customer_id text) RETURNS boolean
+LANGUAGE sql STABLE
+AS $function$
+    -- Whether a warning of the customer has not been delivered and may be yet. A customer who can't be reached by mail
+    -- has none that is open.
+    SELECT EXISTS (
+        SELECT FROM loyalty.notifications AS n
+        WHERE n.merchant_id = p_merchant_id AND n.customer_id = p_customer_id
+            AND n.template = 'loyalty_points_expiring' AND n.status IN ('pending', 'failed')
+    )
+$function$;
+
+CREATE OR REPLACE FUNCTION loyalty.write_entry(
+    p_merchant_id text, p_account_id bigint, p_kind text, p_points bigint, p_held bigint, p_stamps integer,
+    p_reference_type text, p_reference_id text, p_reference_seq integer, p_reason text, p_actor text, p_run_id text,
+    p_is_debt_allowed boolean, p_next_expiry timestamptz
+) RETURNS bigint
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_now timestamptz := now();
+    v_balance bigint;
+    v_next_seq bigint;
+BEGIN
+    -- Balance and entry, on a row that the caller has locked: earning, spending, restoring and adjusting are all
+    -- activity. p_held is the change of what is held. Returns the balance after it.
+    UPDATE loyalty.accounts AS a
+    SET
+        balance = a.balance + p_points,
+        held = a.held + p_held,
+        stamp_count = a.stamp_count + p_stamps,
+        next_seq = a.next_seq + 1,
+        is_debt_allowed = (p_is_debt_allowed OR a.is_debt_allowed) AND a.balance + p_points < a.held + p_held,
+        last_activity_at = greatest(a.last_activity_at, v_now),
+        -- An account whose empty balance expired has no expires_at: what it gets now has one again.
+        expires_at = CASE WHEN a.last_activity_at > v_now THEN coalesce(a.expires_at, p_next_expiry) ELSE p_next_expiry END
+    WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = p_account_id
+    RETURNING a.balance, a.next_seq INTO STRICT v_balance, v_next_seq;
+    INSERT INTO loyalty.ledger_entries (
+        merchant_id, account_id, seq, kind, points, balance_before, balance_after, stamps,
+        reference_type, reference_id, reference_seq, reason, actor, run_id, occurred_at
+    )
+    VALUES (
+        p_merchant_id, p_account_id, v_next_seq - 1, p_kind, p_points, v_balance - p_points, v_balance, p_stamps,
+        p_reference_type, p_reference_id, p_reference_seq, p_reason, p_actor, p_run_id, v_now
+    );
+    RETURN v_balance;
+END
+$function$;
+
+-- Rights --------------------------------------------------------------------------------------------------
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON loyalty.expiry_runs, loyalty.expiry_terms TO loyalty_pipeline;
+GRANT SELECT ON loyalty.expiry_runs, loyalty.expiry_terms TO loyalty_reader;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty TO loyalty_pipeline;
+
+RESET ROLE;
