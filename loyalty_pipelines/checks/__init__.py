@@ -1,0 +1,21 @@
+"""What is proved about the assets: one module per subject, as in `assets/`; each check is a sentence.
+
+A check's description says what to do when it is red. Those that are errors are blocking, so that the run of their job
+fails with them: it holds nothing else up.
+"""
+
+from loyalty_pipelines.checks.awards import (
+    every_paid_order_has_its_points,
+    few_orders_are_missing,
+    no_order_is_awarded_twice,
+    no_order_waits_long,
+)
+from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
+
+CHECKS = [
+    no_order_is_awarded_twice,
+    every_paid_order_has_its_points,
+    no_order_waits_long,
+    few_orders_are_missing,
+    few_updates_wait_in_the_queue,
+]

@@ -1,0 +1,22 @@
+"""What checks show of what they found."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+SHOWN = 10
+
+
+def table(rows: Sequence[Any], columns: Sequence[str]) -> dg.TableMetadataValue:
+    """Return domain objects as a metadata table with the named attributes as columns."""
+    kinds = {int: "int", float: "float"}
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({name: getattr(row, name) for name in columns}) for row in rows],
+        schema=dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, kinds.get(type(getattr(rows[0], name)), "string") if rows else "string")
+                for name in columns
+            ]
+        ),
+    )
