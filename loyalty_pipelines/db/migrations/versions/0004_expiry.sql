@@ -79,17 +79,40 @@ AS $function$
     SELECT 'expiring/' || account_id || '/' || to_char(expires_at AT TIME ZONE timezone, 'YYYY-MM-DD')
 $function$;
 
-CREATE FUNCTION loyalty.is_warning_open(p_merchant_id text, p_customer_id text) RETURNS boolean
-LANGUAGE sql STABLE
-AS $function$
-    -- Whether a warning of the customer has not been delivered and may be yet. A customer who can't be reached by mail
-    -- has none that is open.
-    SELECT EXISTS (
-        SELECT FROM loyalty.notifications AS n
-        WHERE n.merchant_id = p_merchant_id AND n.customer_id = p_customer_id
-            AND n.template = 'loyalty_points_expiring' AND n.status IN ('pending', 'failed')
-    )
-$function$;
+CREATE VIEW loyalty.open_warnings AS
+SELECT
+    n.merchant_id,
+    n.customer_id,
+    n.notification_id,
+    n.dedupe_key,
+    n.leased_until
+FROM loyalty.notifications AS n
+WHERE n.template = 'loyalty_points_expiring' AND n.status IN ('pending', 'failed');
+COMMENT ON VIEW loyalty.open_warnings IS
+'Warnings that have not arrived: their customers'' points don''t expire. Who can''t be reached by mail has none here.';
+
+CREATE VIEW loyalty.expiring_accounts AS
+SELECT
+    a.merchant_id,
+    a.account_id,
+    a.customer_id,
+    a.balance,
+    a.held,
+    a.next_seq,
+    a.expires_at,
+    a.warned_for,
+    -- What a checkout holds stays until it is captured or given back.
+    a.balance > a.held AS has_free_points,
+    a.balance > 0 AND a.warned_for IS DISTINCT FROM a.expires_at AS is_to_be_warned,
+    a.warned_for IS NOT DISTINCT FROM a.expires_at
+    AND NOT EXISTS (
+        SELECT FROM loyalty.open_warnings AS w
+        WHERE w.merchant_id = a.merchant_id AND w.customer_id = a.customer_id
+    ) AS is_told
+FROM loyalty.accounts AS a
+WHERE a.is_active AND a.expires_at IS NOT NULL;
+COMMENT ON VIEW loyalty.expiring_accounts IS
+'Accounts with a date: who is to be warned of it, and who was told. Inactive accounts are neither warned nor expired.';
 
 CREATE OR REPLACE FUNCTION loyalty.write_entry(
     p_merchant_id text, p_account_id bigint, p_kind text, p_points bigint, p_held bigint, p_stamps integer,
@@ -132,7 +155,11 @@ $function$;
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON loyalty.expiry_runs, loyalty.expiry_terms TO loyalty_pipeline;
-GRANT SELECT ON loyalty.expiry_runs, loyalty.expiry_terms TO loyalty_reader;
+GRANT SELECT ON loyalty.open_warnings TO loyalty_pipeline;
+-- FOR UPDATE of a view's rows asks for the right to update it.
+GRANT SELECT, UPDATE ON loyalty.expiring_accounts TO loyalty_pipeline;
+GRANT SELECT ON loyalty.expiry_runs, loyalty.expiry_terms, loyalty.open_warnings,
+loyalty.expiring_accounts TO loyalty_reader;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty TO loyalty_pipeline;
 

@@ -1,0 +1,343 @@
+"""Expiry of one merchant, step by step and page by page; each page is a transaction, which the caller commits."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, Row
+
+from loyalty_pipelines.db.awards import lock_merchant
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.errors import LoyaltyError
+from loyalty_pipelines.domain.expiry import (
+    ExpiryPlan,
+    Forecast,
+    ForecastDay,
+    Limits,
+    MerchantExpiry,
+    MerchantTerms,
+    Page,
+    Position,
+)
+
+NOW = load("expiry/now")
+SURVEY = load("expiry/survey")
+BEGIN_RUN = load("expiry/begin_run")
+ADD_IDLE_RUNS = load("expiry/add_idle_runs")
+RESCHEDULE_PAGE = load("expiry/reschedule_page")
+RECORD_TERMS = load("expiry/record_terms")
+COUNT_WARNINGS = load("expiry/count_warnings")
+WARN_PAGE = load("expiry/warn_page")
+RENEW_PAGE = load("expiry/renew_page")
+PLAN = load("expiry/plan")
+SAVE_PLAN = load("expiry/save_plan")
+EXPIRE_PAGE = load("expiry/expire_page")
+ADD_TO_RUN = load("expiry/add_to_run")
+NEXT_DUE = load("expiry/next_due")
+FINISH_RUN = load("expiry/finish_run")
+RUN = load("expiry/run")
+FORECAST = load("expiry/forecast")
+
+
+class PageDoesNotAddUpError(LoyaltyError):
+    """Points in entries and balances differ after a page; the caller rolls back."""
+
+    def __init__(self, *, merchant_id: str, entries: int, balances: int) -> None:
+        super().__init__(
+            f"Expiry of merchant {merchant_id!r} was rolled back: its entries take {entries} points, the balances "
+            f"{balances}. Nothing was written; please report it."
+        )
+
+
+def now(conn: Connection) -> datetime:
+    """Return the database's time."""
+    return conn.execute(NOW).scalar_one()
+
+
+def survey(conn: Connection, merchants: Sequence[str], *, as_of: datetime) -> list[MerchantTerms]:
+    """Return what a run has to know of each merchant that has a programme."""
+    rows = conn.execute(SURVEY, {"merchant_ids": list(merchants), "as_of": as_of})
+    return [MerchantTerms(**row._mapping) for row in rows]
+
+
+def begin_run(conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, actor: str) -> str:
+    """Open a run, or go on with one of this night that did not get to its end; return the id that it has."""
+    return conn.execute(
+        BEGIN_RUN, {"merchant_id": merchant_id, "run_id": run_id, "as_of": as_of, "actor": actor}
+    ).scalar_one()
+
+
+def add_idle_runs(conn: Connection, merchants: Sequence[str], *, run_id: str, as_of: datetime, actor: str) -> None:
+    """Record finished runs for merchants for whom there is nothing to do."""
+    conn.execute(ADD_IDLE_RUNS, {"merchant_ids": list(merchants), "run_id": run_id, "as_of": as_of, "actor": actor})
+
+
+def reschedule_page(
+    conn: Connection, terms: MerchantTerms, *, run_id: str, as_of: datetime, after_account_id: int, page_size: int
+) -> tuple[int, int | None]:
+    """Compute expires_at of a page of accounts by the terms of now.
+
+    Returns how many changed, and the last account of the page; None: there was none left.
+    """
+    lock_merchant(conn, terms.merchant_id)
+    row = conn.execute(
+        RESCHEDULE_PAGE,
+        {
+            "merchant_id": terms.merchant_id,
+            "expiration_days": terms.points_expiration_days,
+            "timezone": terms.timezone,
+            "known_timezone": terms.known_timezone or terms.timezone,
+            "is_resumed": terms.was_program_active is False,
+            "as_of": as_of,
+            "warn_until": terms.warn_until,
+            "after_account_id": after_account_id,
+            "page_size": page_size,
+        },
+    ).one()
+    if row.accounts:
+        _count(conn, terms.merchant_id, run_id, accounts_rescheduled=row.accounts)
+    return row.accounts, row.last_account_id
+
+
+def record_terms(conn: Connection, terms: MerchantTerms) -> None:
+    """Remember that all accounts of the merchant are computed by these terms."""
+    conn.execute(
+        RECORD_TERMS,
+        {
+            "merchant_id": terms.merchant_id,
+            "expiration_days": terms.points_expiration_days,
+            "timezone": terms.timezone,
+            "is_program_active": terms.is_program_active,
+        },
+    )
+
+
+def _warning_values(terms: MerchantTerms, *, as_of: datetime, is_warning_required: bool) -> dict[str, object]:
+    return {
+        "merchant_id": terms.merchant_id,
+        "timezone": terms.timezone,
+        "warn_until": terms.warn_until,
+        # Whoever need not be warned expires on time: only those who are not due yet are told, and no date moves.
+        "not_before": "-infinity" if is_warning_required else as_of,
+        "least_expires_at": terms.warn_until if is_warning_required else "-infinity",
+    }
+
+
+def count_warnings(
+    conn: Connection, terms: MerchantTerms, *, as_of: datetime, is_warning_required: bool
+) -> tuple[int, int, int]:
+    """Return how many accounts would be warned, their points, and how many dates would move."""
+    row = conn.execute(
+        COUNT_WARNINGS, _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
+    ).one()
+    return row.accounts, int(row.points), row.accounts_moved
+
+
+def warn_page(
+    conn: Connection,
+    terms: MerchantTerms,
+    *,
+    run_id: str,
+    as_of: datetime,
+    is_warning_required: bool,
+    after: Position,
+    page_size: int,
+) -> Page:
+    """Warn a page of accounts after a position: outbox, the date it names, and the run's counters."""
+    values = _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
+    row = conn.execute(WARN_PAGE, {**values, **_after(after), "page_size": page_size}).one()
+    if row.accounts:
+        _count(
+            conn,
+            terms.merchant_id,
+            run_id,
+            accounts_warned=row.accounts,
+            points_warned=int(row.points),
+            accounts_moved=row.accounts_moved,
+        )
+    return Page(
+        accounts=row.accounts,
+        points=int(row.points),
+        accounts_moved=row.accounts_moved,
+        last=_last(row, page_size),
+    )
+
+
+def renew_page(
+    conn: Connection, terms: MerchantTerms, *, run_id: str, after_customer_id: str, page_size: int
+) -> str | None:
+    """Move the dates of a page of accounts whose warning could not be delivered; return the last customer, or None."""
+    row = conn.execute(
+        RENEW_PAGE,
+        {
+            "merchant_id": terms.merchant_id,
+            "timezone": terms.timezone,
+            "warn_until": terms.warn_until,
+            "after_customer_id": after_customer_id,
+            "page_size": page_size,
+        },
+    ).one()
+    if row.accounts:
+        _count(conn, terms.merchant_id, run_id, accounts_moved=row.accounts)
+    return row.last_customer_id
+
+
+def plan(
+    conn: Connection, merchant_id: str, *, as_of: datetime, is_warning_required: bool, limits: Limits
+) -> ExpiryPlan:
+    """Return what would expire at a merchant now, compared with its own history; reads only."""
+    row = conn.execute(
+        PLAN, {"merchant_id": merchant_id, "as_of": as_of, "is_warning_required": is_warning_required}
+    ).one()
+    most = limits.most(
+        accounts_with_points=row.accounts_with_points,
+        nights_compared=row.nights_compared,
+        accounts_usual=row.accounts_usual,
+    )
+    return ExpiryPlan(**{**row._mapping, "points_due": int(row.points_due)}, accounts_limit=most)
+
+
+def save_plan(conn: Connection, merchant_id: str, run_id: str, planned: ExpiryPlan) -> None:
+    """Write a plan into the merchant's run: the check reads it there."""
+    conn.execute(
+        SAVE_PLAN,
+        {
+            "merchant_id": merchant_id,
+            "run_id": run_id,
+            "is_stopped": planned.is_stopped,
+            **{name: getattr(planned, name) for name in ExpiryPlan.__dataclass_fields__},
+        },
+    )
+
+
+def expire_page(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    run_id: str,
+    as_of: datetime,
+    is_warning_required: bool,
+    actor: str,
+    after: Position,
+    page_size: int,
+) -> Page:
+    """Take what is due from a page of accounts after a position: entries, balances, mails and the run's counters.
+
+    Raises `PageDoesNotAddUpError` when entries and balances differ; the caller rolls back.
+    """
+    row = conn.execute(
+        EXPIRE_PAGE,
+        {
+            "merchant_id": merchant_id,
+            "run_id": run_id,
+            "as_of": as_of,
+            "is_warning_required": is_warning_required,
+            "actor": actor,
+            **_after(after),
+            "page_size": page_size,
+        },
+    ).one()
+    if row.points_in_entries != row.points_in_balances:
+        raise PageDoesNotAddUpError(
+            merchant_id=merchant_id, entries=int(row.points_in_entries), balances=int(row.points_in_balances)
+        )
+    if row.accounts:
+        _count(conn, merchant_id, run_id, accounts_expired=row.accounts, points_expired=int(row.points_in_entries))
+    return Page(accounts=row.accounts, points=int(row.points_in_entries), accounts_moved=0, last=_last(row, page_size))
+
+
+def next_due(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    is_warning: bool,
+    until: datetime,
+    is_warning_required: bool,
+    after: Position,
+) -> tuple[Position, str] | None:
+    """Return the first account after a position that a page would take, with its customer; None: there is none."""
+    row = conn.execute(
+        NEXT_DUE,
+        {
+            "merchant_id": merchant_id,
+            "is_warning": is_warning,
+            "until": until,
+            "is_warning_required": is_warning_required,
+            **_after(after),
+        },
+    ).one_or_none()
+    if row is None:
+        return None
+    return Position(expires_at=row.expires_at, account_id=row.account_id), row.customer_id
+
+
+def finish_run(conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, accounts_locked: int) -> None:
+    """End a merchant's run, with a forecast of what is due a day later."""
+    conn.execute(
+        FINISH_RUN, {"merchant_id": merchant_id, "run_id": run_id, "as_of": as_of, "accounts_locked": accounts_locked}
+    )
+
+
+def run(conn: Connection, merchant_id: str, run_id: str) -> MerchantExpiry:
+    """Return a merchant's run as it is now."""
+    row = conn.execute(RUN, {"merchant_id": merchant_id, "run_id": run_id}).one()
+    planned = None
+    if row.accounts_limit is not None:
+        planned = ExpiryPlan(**{name: getattr(row, name) for name in ExpiryPlan.__dataclass_fields__})
+    expected = None
+    if row.forecast_accounts_before is not None:
+        expected = Forecast(accounts=row.forecast_accounts_before, points=row.forecast_points_before)
+    return MerchantExpiry(
+        merchant_id=merchant_id,
+        run_id=run_id,
+        plan=planned,
+        forecast=expected,
+        accounts_rescheduled=row.accounts_rescheduled,
+        accounts_warned=row.accounts_warned,
+        points_warned=row.points_warned,
+        accounts_moved=row.accounts_moved,
+        accounts_expired=row.accounts_expired,
+        points_expired=row.points_expired,
+        accounts_locked=row.accounts_locked,
+        is_stopped=row.is_stopped,
+    )
+
+
+def forecast(conn: Connection, merchants: Sequence[str], *, next_run_at: datetime, days: int) -> list[ForecastDay]:
+    """Return what the coming days will bring per merchant and local date, if nobody is active; reads only."""
+    rows = conn.execute(FORECAST, {"merchant_ids": list(merchants), "next_run_at": next_run_at, "days": days})
+    return [
+        ForecastDay(
+            merchant_id=row.merchant_id,
+            day_on=row.day_on,
+            **{
+                name: int(getattr(row, name))
+                for name in ("accounts_warned", "points_warned", "accounts_expired", "points_expired")
+            },
+        )
+        for row in rows
+    ]
+
+
+def _after(position: Position) -> dict[str, object]:
+    return {"after_expires_at": position.expires_at, "after_account_id": position.account_id}
+
+
+def _last(row: Row, page_size: int) -> Position | None:
+    # A page that is not full was the last.
+    if row.accounts_read < page_size:
+        return None
+    return Position(expires_at=row.last_expires_at, account_id=row.last_account_id)
+
+
+def _count(conn: Connection, merchant_id: str, run_id: str, **counters: int) -> None:
+    names = (
+        "accounts_rescheduled",
+        "accounts_warned",
+        "points_warned",
+        "accounts_moved",
+        "accounts_expired",
+        "points_expired",
+    )
+    conn.execute(
+        ADD_TO_RUN, {"merchant_id": merchant_id, "run_id": run_id, **{name: counters.get(name, 0) for name in names}}
+    )

@@ -1,0 +1,355 @@
+"""The loop around expiry: merchants side by side, pages, a second pass over what was locked, failures kept apart."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from loyalty_pipelines.db import expiry
+from loyalty_pipelines.db.drain import short_text
+from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.merchants import merchant_ids
+from loyalty_pipelines.db.sources import require_shop
+from loyalty_pipelines.domain.errors import LoyaltyError
+from loyalty_pipelines.domain.expiry import (
+    ExpiryOptions,
+    FutureRunError,
+    MerchantExpiry,
+    MerchantTerms,
+    Page,
+    Position,
+    Step,
+)
+
+Result = TypeVar("Result")
+
+# Rescheduling writes less per account than expiring, and happens when a programme changes.
+RESCHEDULE_PAGE_SIZE = 5_000
+# More accounts of one merchant than this that PostgreSQL refuses are not about single accounts.
+REFUSED_LIMIT = 100
+
+
+class _PageWork(Protocol):
+    def __call__(self, conn: Connection, *, after: Position, page_size: int) -> Page: ...
+
+
+def expire_merchants(
+    engine: Engine,
+    merchants: Sequence[str] | None = None,
+    *,
+    options: ExpiryOptions | None = None,
+    actor: str,
+    run_id: str | None = None,
+    on_page: Callable[[str, Page], None] | None = None,
+) -> Iterator[MerchantExpiry]:
+    """Warn, plan and expire for merchants (None: all of the shop), and yield each as it is done.
+
+    Merchants without a programme are left out. A merchant that fails is yielded with its reason and stops no other; a
+    lost database is raised (and is transient), with all finished pages committed: running it again goes on. `run_id`
+    None: a new one. Raises `FutureRunError`, and `NoMappingError` when there is no shop to read.
+    """
+    options = options or ExpiryOptions()
+    run_id = run_id or str(uuid.uuid4())
+    with reading(engine) as conn:
+        require_shop(conn)
+        now = expiry.now(conn)
+        as_of = options.as_of or now
+        if as_of > now and not options.is_dry_run:
+            raise FutureRunError(as_of=as_of, now=now)
+        wanted = merchant_ids(conn) if merchants is None else merchants
+        found = expiry.survey(conn, wanted, as_of=as_of)
+    busy = [terms for terms in found if not terms.is_idle]
+    idle = [terms.merchant_id for terms in found if terms.is_idle]
+    if idle and not options.is_dry_run and Step.EXPIRE in options.steps:
+        _in_transaction(
+            engine,
+            lambda conn: expiry.add_idle_runs(conn, idle, run_id=run_id, as_of=as_of, actor=actor),
+        )
+    for merchant_id in idle:
+        yield MerchantExpiry(merchant_id=merchant_id, run_id=None if options.is_dry_run else run_id)
+    workers = max(1, min(options.connections, len(busy)))
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="expiry") as pool:
+        runs = [
+            _MerchantRun(engine, terms, options=options, as_of=as_of, actor=actor, run_id=run_id, on_page=on_page)
+            for terms in busy
+        ]
+        futures = [pool.submit(_kept_apart, one) for one in runs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            # Whoever stops reading, or a lost database, stops the merchants that have not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _kept_apart(run: "_MerchantRun") -> MerchantExpiry:
+    try:
+        return run.run()
+    except (LoyaltyError, DBAPIError) as error:
+        if is_connection_loss(error):
+            raise
+        return replace(run.so_far(), failure=short_text(error))
+
+
+def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+    """Run `work` in a transaction of its own, again after transient failures."""
+
+    def once() -> Result:
+        with engine.begin() as conn:
+            return work(conn)
+
+    return with_retries(once)
+
+
+class _MerchantRun:
+    """One merchant's run: each step page by page, each page a transaction."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        terms: MerchantTerms,
+        *,
+        options: ExpiryOptions,
+        as_of: datetime,
+        actor: str,
+        run_id: str,
+        on_page: Callable[[str, Page], None] | None,
+    ) -> None:
+        self._engine = engine
+        self._terms = terms
+        self._options = options
+        self._as_of = as_of
+        self._actor = actor
+        self._run_id = run_id
+        self._on_page = on_page
+        self._is_begun = False
+        self._refused: dict[str, str] = {}
+
+    @property
+    def _warnings(self) -> tuple[str, ...]:
+        if self._terms.is_timezone_usable:
+            return ()
+        return ("its time zone is unknown, so expiry dates are computed in UTC",)
+
+    def run(self) -> MerchantExpiry:
+        if self._options.is_dry_run:
+            return self._dry_run()
+        merchant_id = self._terms.merchant_id
+        self._run_id = _in_transaction(
+            self._engine,
+            lambda conn: expiry.begin_run(conn, merchant_id, run_id=self._run_id, as_of=self._as_of, actor=self._actor),
+        )
+        self._is_begun = True
+        if not self._terms.is_scheduled:
+            self._reschedule()
+        locked = 0
+        if self._terms.is_expiring:
+            locked = self._steps()
+        if Step.EXPIRE in self._options.steps:
+            _in_transaction(
+                self._engine,
+                lambda conn: expiry.finish_run(
+                    conn, merchant_id, run_id=self._run_id, as_of=self._as_of, accounts_locked=locked
+                ),
+            )
+        return self.so_far()
+
+    def _steps(self) -> int:
+        """Run the steps that are wanted, in their order; return how many due accounts were locked to the end."""
+        steps = self._options.steps
+        if Step.WARN in steps:
+            self._warn()
+        if not steps & {Step.PLAN, Step.EXPIRE}:
+            return 0
+        planned = _in_transaction(self._engine, self._plan)
+        if Step.EXPIRE not in steps or planned.is_stopped:
+            return 0
+        return self._expire()
+
+    def so_far(self) -> MerchantExpiry:
+        """What the run has committed until now."""
+        merchant_id = self._terms.merchant_id
+        if not self._is_begun:
+            return MerchantExpiry(merchant_id=merchant_id, warnings=self._warnings)
+        with reading(self._engine) as conn:
+            done = expiry.run(conn, merchant_id, self._run_id)
+        return replace(done, refused=dict(self._refused), warnings=self._warnings)
+
+    def _dry_run(self) -> MerchantExpiry:
+        merchant_id = self._terms.merchant_id
+        if not self._terms.is_expiring:
+            return MerchantExpiry(merchant_id=merchant_id, warnings=self._warnings)
+        required = self._options.is_warning_required
+        with reading(self._engine, is_one_snapshot=True) as conn:
+            warned, points, moved = (0, 0, 0)
+            if Step.WARN in self._options.steps:
+                warned, points, moved = expiry.count_warnings(
+                    conn, self._terms, as_of=self._as_of, is_warning_required=required
+                )
+            planned = expiry.plan(
+                conn, merchant_id, as_of=self._as_of, is_warning_required=required, limits=self._options.limits
+            )
+        is_taken = Step.EXPIRE in self._options.steps and not planned.is_stopped
+        return MerchantExpiry(
+            merchant_id=merchant_id,
+            plan=planned,
+            accounts_warned=warned,
+            points_warned=points,
+            accounts_moved=moved,
+            accounts_expired=planned.accounts_due if is_taken else 0,
+            points_expired=planned.points_due if is_taken else 0,
+            is_stopped=planned.is_stopped,
+            warnings=(
+                *self._warnings,
+                *(
+                    ()
+                    if self._terms.is_scheduled
+                    else ("its terms changed: a run computes all expiry dates anew first",)
+                ),
+            ),
+        )
+
+    def _reschedule(self) -> None:
+        # Behind a programme that is off nothing expires; once it is on again, everything is computed anew.
+        last: int | None = 0 if self._terms.is_program_active else None
+        while last is not None:
+            last = _in_transaction(self._engine, self._reschedule_page(last))
+        _in_transaction(self._engine, lambda conn: expiry.record_terms(conn, self._terms))
+
+    def _reschedule_page(self, after: int) -> Callable[[Connection], int | None]:
+        def work(conn: Connection) -> int | None:
+            _, last = expiry.reschedule_page(
+                conn,
+                self._terms,
+                run_id=self._run_id,
+                as_of=self._as_of,
+                after_account_id=after,
+                page_size=RESCHEDULE_PAGE_SIZE,
+            )
+            return last
+
+        return work
+
+    def _warn(self) -> None:
+        def work(conn: Connection, *, after: Position, page_size: int) -> Page:
+            return expiry.warn_page(
+                conn,
+                self._terms,
+                run_id=self._run_id,
+                as_of=self._as_of,
+                is_warning_required=self._options.is_warning_required,
+                after=after,
+                page_size=page_size,
+            )
+
+        assert self._terms.warn_until is not None
+        if self._options.is_warning_required and self._terms.has_open_warnings:
+            self._renew()
+        self._twice(work, is_warning=True, until=self._terms.warn_until)
+
+    def _renew(self) -> None:
+        last: str | None = ""
+        while last is not None:
+            after = last
+
+            def work(conn: Connection, after: str = after) -> str | None:
+                return expiry.renew_page(
+                    conn,
+                    self._terms,
+                    run_id=self._run_id,
+                    after_customer_id=after,
+                    page_size=self._options.chunk_size,
+                )
+
+            last = _in_transaction(self._engine, work)
+
+    def _plan(self, conn: Connection) -> expiry.ExpiryPlan:
+        planned = expiry.plan(
+            conn,
+            self._terms.merchant_id,
+            as_of=self._as_of,
+            is_warning_required=self._options.is_warning_required,
+            limits=self._options.limits,
+        )
+        expiry.save_plan(conn, self._terms.merchant_id, self._run_id, planned)
+        return planned
+
+    def _expire(self) -> int:
+        """Take what is due; return how many accounts were locked in both passes."""
+
+        def work(conn: Connection, *, after: Position, page_size: int) -> Page:
+            return expiry.expire_page(
+                conn,
+                self._terms.merchant_id,
+                run_id=self._run_id,
+                as_of=self._as_of,
+                is_warning_required=self._options.is_warning_required,
+                actor=self._actor,
+                after=after,
+                page_size=page_size,
+            )
+
+        self._twice(work, is_warning=False, until=self._as_of)
+        with reading(self._engine) as conn:
+            left = expiry.plan(
+                conn,
+                self._terms.merchant_id,
+                as_of=self._as_of,
+                is_warning_required=self._options.is_warning_required,
+                limits=self._options.limits,
+            )
+        return max(0, left.accounts_due - len(self._refused))
+
+    def _twice(self, work: _PageWork, *, is_warning: bool, until: datetime) -> None:
+        """Page through what is due, then once more from the start: what was locked the first time may be free."""
+        for _ in range(2):
+            self._pass(work, is_warning=is_warning, until=until)
+
+    def _pass(self, work: _PageWork, *, is_warning: bool, until: datetime) -> None:
+        """Page through what is due.
+
+        An account that PostgreSQL refuses to change is found by smaller and smaller pages, noted and stepped over.
+        """
+        position: Position | None = Position()
+        size = self._options.chunk_size
+        while position is not None:
+            page_size = size
+
+            def once(conn: Connection, after: Position = position, page_size: int = page_size) -> Page:
+                return work(conn, after=after, page_size=page_size)
+
+            try:
+                page = _in_transaction(self._engine, once)
+            except (DBAPIError, expiry.PageDoesNotAddUpError) as error:
+                if isinstance(error, DBAPIError) and not is_caused_by_a_row(error):
+                    raise
+                if size > 1:
+                    size = max(1, size // 8)
+                else:
+                    position = self._step_over(position, is_warning=is_warning, until=until, error=error)
+                continue
+            if self._on_page:
+                self._on_page(self._terms.merchant_id, page)
+            position = page.last
+            size = min(self._options.chunk_size, size * 2)
+
+    def _step_over(self, position: Position, *, is_warning: bool, until: datetime, error: Exception) -> Position:
+        with reading(self._engine) as conn:
+            found = expiry.next_due(
+                conn,
+                self._terms.merchant_id,
+                is_warning=is_warning,
+                until=until,
+                is_warning_required=self._options.is_warning_required,
+                after=position,
+            )
+        if found is None or len(self._refused) >= REFUSED_LIMIT:
+            raise error
+        position, customer_id = found
+        self._refused[customer_id] = short_text(error)
+        return position
