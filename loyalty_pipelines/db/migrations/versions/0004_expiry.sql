@@ -37,6 +37,8 @@ CREATE TABLE loyalty.expiry_runs (
     accounts_locked integer NOT NULL DEFAULT 0,
     accounts_forecast integer,
     points_forecast bigint,
+    accounts_undone integer NOT NULL DEFAULT 0,
+    points_undone bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (merchant_id, run_id)
 );
 CREATE INDEX expiry_runs_by_time ON loyalty.expiry_runs (merchant_id, started_at);
@@ -103,10 +105,11 @@ SELECT
     a.warned_for,
     -- What a checkout holds stays until it is captured or given back.
     a.balance > a.held AS has_free_points,
-    a.balance > 0 AND a.warned_for IS DISTINCT FROM a.expires_at AS is_to_be_warned,
-    a.warned_for IS NOT DISTINCT FROM a.expires_at
-    AND NOT EXISTS (
-        SELECT FROM loyalty.open_warnings AS w
+    a.balance > 0 AND coalesce(a.warned_for <> a.expires_at, true) AS is_to_be_warned,
+    coalesce(a.warned_for = a.expires_at, false)
+    AND NOT EXISTS(
+        SELECT 1
+        FROM loyalty.open_warnings AS w
         WHERE w.merchant_id = a.merchant_id AND w.customer_id = a.customer_id
     ) AS is_told
 FROM loyalty.accounts AS a
@@ -149,6 +152,92 @@ BEGIN
         p_reference_type, p_reference_id, p_reference_seq, p_reason, p_actor, p_run_id, v_now
     );
     RETURN v_balance;
+END
+$function$;
+
+CREATE FUNCTION loyalty.undo_expiry(
+    p_merchant_id text, p_account_id bigint, p_seq bigint, p_least_expires_at timestamptz, p_timezone text,
+    p_is_mailed boolean, p_reason text, p_actor text, p_run_id text
+) RETURNS bigint
+LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_taken loyalty.ledger_entries;
+    v_account loyalty.accounts;
+    v_expires_at timestamptz;
+BEGIN
+    -- Gives back what one entry of kind "expired" took, once: its points as an entry of kind "adjusted", and a date. After a
+    -- merge the other account gets them. p_least_expires_at is the lead from today, or NULL where points don't expire any
+    -- more: the date that has passed would take them again the next night. Returns the points; NULL: given back before.
+    SELECT * INTO STRICT v_taken
+    FROM loyalty.ledger_entries AS e
+    WHERE e.merchant_id = p_merchant_id COLLATE "C" AND e.account_id = p_account_id AND e.seq = p_seq;
+    v_account := loyalty.lock_account(
+        p_merchant_id,
+        (
+            SELECT a.customer_id FROM loyalty.accounts AS a
+            WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = p_account_id
+        )
+    );
+    IF EXISTS (
+        SELECT FROM loyalty.ledger_entries AS e
+        WHERE e.merchant_id = v_taken.merchant_id AND e.reference_type = 'expiry'
+            AND e.reference_id = v_taken.reference_id AND e.reference_seq = 2
+    ) THEN
+        RETURN NULL;
+    END IF;
+    v_expires_at := CASE
+        WHEN p_least_expires_at IS NOT NULL THEN greatest(v_account.expires_at, p_least_expires_at)
+    END;
+    INSERT INTO loyalty.ledger_entries (
+        merchant_id, account_id, seq, kind, points, balance_before, balance_after, reference_type, reference_id,
+        reference_seq, reason, actor, run_id, occurred_at
+    )
+    VALUES (
+        v_account.merchant_id, v_account.account_id, v_account.next_seq, 'adjusted', -v_taken.points, v_account.balance,
+        v_account.balance - v_taken.points, 'expiry', v_taken.reference_id, 2, p_reason, p_actor, p_run_id, now()
+    );
+    UPDATE loyalty.accounts AS a
+    SET
+        balance = a.balance - v_taken.points,
+        next_seq = a.next_seq + 1,
+        is_debt_allowed = a.is_debt_allowed AND a.balance - v_taken.points < a.held,
+        expires_at = v_expires_at,
+        warned_for = CASE
+            WHEN p_is_mailed THEN v_expires_at
+            WHEN v_expires_at = a.expires_at THEN a.warned_for
+        END,
+        -- What orders had earned before an expiry that is undone can be taken back again.
+        last_expiry_seq = coalesce(
+            (
+                SELECT max(e.seq)
+                FROM loyalty.ledger_entries AS e
+                WHERE e.merchant_id = a.merchant_id AND e.account_id = a.account_id AND e.kind = 'expired'
+                    AND e.reference_id <> v_taken.reference_id
+                    AND NOT EXISTS (
+                        SELECT FROM loyalty.ledger_entries AS u
+                        WHERE u.merchant_id = e.merchant_id AND u.reference_type = 'expiry'
+                            AND u.reference_id = e.reference_id AND u.reference_seq = 2
+                    )
+            ),
+            0
+        )
+    WHERE a.merchant_id = v_account.merchant_id AND a.account_id = v_account.account_id;
+    -- Nobody needs to hear of it who has not heard yet.
+    UPDATE loyalty.notifications AS n
+    SET status = 'void', settled_at = now(), last_error = 'the expiry was undone'
+    WHERE n.merchant_id = v_taken.merchant_id AND n.dedupe_key = 'expired/' || v_taken.reference_id
+        AND n.status IN ('pending', 'failed') AND (n.leased_until IS NULL OR n.leased_until <= now());
+    IF p_is_mailed AND v_expires_at IS NOT NULL THEN
+        INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, payload)
+        VALUES (
+            v_account.merchant_id, loyalty.warning_key(v_account.account_id, v_expires_at, p_timezone),
+            'loyalty_points_expiring', v_account.customer_id,
+            jsonb_build_object('points', v_account.balance - v_taken.points, 'expires_at', v_expires_at)
+        )
+        ON CONFLICT (merchant_id, dedupe_key) DO NOTHING;
+    END IF;
+    RETURN -v_taken.points;
 END
 $function$;
 

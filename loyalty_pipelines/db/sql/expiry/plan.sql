@@ -26,7 +26,7 @@ CROSS JOIN (
 CROSS JOIN (
     SELECT
         count(*) AS nights,
-        max(r.accounts_expired) AS accounts
+        max(r.accounts_expired - r.accounts_undone) AS accounts
     FROM loyalty.expiry_runs AS r
     WHERE
         r.merchant_id = :merchant_id

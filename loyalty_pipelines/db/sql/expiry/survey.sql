@@ -44,12 +44,12 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END AS timezone
 ) AS zone
 CROSS JOIN LATERAL (
+    SELECT loyalty.warning_lead(t.points_expiration_days, t.warning_days) AS days
+) AS ahead
+CROSS JOIN LATERAL (
     SELECT
-        loyalty.warning_lead(t.points_expiration_days, t.warning_days) AS days,
-        loyalty.local_midnight(
-            CAST(:as_of AS timestamptz), loyalty.warning_lead(t.points_expiration_days, t.warning_days), zone.timezone
-        ) AS warn_until
-    OFFSET 0
+        ahead.days,
+        loyalty.local_midnight(CAST(:as_of AS timestamptz), ahead.days, zone.timezone) AS warn_until
 ) AS lead
 LEFT JOIN loyalty.expiry_terms AS known ON known.merchant_id = m.merchant_id COLLATE "C"
 WHERE t.program_version IS NOT NULL
