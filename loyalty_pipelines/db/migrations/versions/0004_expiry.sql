@@ -107,7 +107,7 @@ SELECT
     a.balance > a.held AS has_free_points,
     a.balance > 0 AND coalesce(a.warned_for <> a.expires_at, true) AS is_to_be_warned,
     coalesce(a.warned_for = a.expires_at, false)
-    AND NOT EXISTS(
+    AND NOT EXISTS (
         SELECT 1
         FROM loyalty.open_warnings AS w
         WHERE w.merchant_id = a.merchant_id AND w.customer_id = a.customer_id
