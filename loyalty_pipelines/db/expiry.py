@@ -1,6 +1,7 @@
 """Expiry of one merchant, step by step and page by page; each page is a transaction, which the caller commits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Row
@@ -59,11 +60,19 @@ def survey(conn: Connection, merchants: Sequence[str], *, as_of: datetime) -> li
     return [MerchantTerms(**row._mapping) for row in rows]
 
 
-def begin_run(conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, actor: str) -> str:
-    """Open a run, or go on with one of this night that did not get to its end; return the id that it has."""
-    return conn.execute(
-        BEGIN_RUN, {"merchant_id": merchant_id, "run_id": run_id, "as_of": as_of, "actor": actor}
-    ).scalar_one()
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """The run that goes on, under its own id, and what it has taken before."""
+
+    run_id: str
+    accounts_expired: int
+    points_expired: int
+
+
+def begin_run(conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, actor: str) -> Begun:
+    """Open a run, or go on with one of this night that did not get to its end."""
+    row = conn.execute(BEGIN_RUN, {"merchant_id": merchant_id, "run_id": run_id, "as_of": as_of, "actor": actor}).one()
+    return Begun(**row._mapping)
 
 
 def add_idle_runs(conn: Connection, merchants: Sequence[str], *, run_id: str, as_of: datetime, actor: str) -> None:
@@ -182,9 +191,18 @@ def renew_page(
 
 
 def plan(
-    conn: Connection, merchant_id: str, *, as_of: datetime, is_warning_required: bool, limits: Limits
+    conn: Connection,
+    merchant_id: str,
+    *,
+    as_of: datetime,
+    is_warning_required: bool,
+    limits: Limits,
+    begun: Begun | None = None,
 ) -> ExpiryPlan:
-    """Return what would expire at a merchant now, compared with its own history; reads only."""
+    """Return what would expire at a merchant now, compared with its own history; reads only.
+
+    Of a run that goes on after a crash (`begun`) what it took before counts, too: it is one night.
+    """
     row = conn.execute(
         PLAN, {"merchant_id": merchant_id, "as_of": as_of, "is_warning_required": is_warning_required}
     ).one()
@@ -193,7 +211,15 @@ def plan(
         nights_compared=row.nights_compared,
         accounts_usual=row.accounts_usual,
     )
-    return ExpiryPlan(**{**row._mapping, "points_due": int(row.points_due)}, accounts_limit=most)
+    return ExpiryPlan(
+        accounts_with_points=row.accounts_with_points,
+        accounts_due=row.accounts_due + (begun.accounts_expired if begun else 0),
+        points_due=int(row.points_due) + (begun.points_expired if begun else 0),
+        accounts_waiting=row.accounts_waiting,
+        nights_compared=row.nights_compared,
+        accounts_usual=row.accounts_usual,
+        accounts_limit=most,
+    )
 
 
 def save_plan(conn: Connection, merchant_id: str, run_id: str, planned: ExpiryPlan) -> None:
@@ -270,11 +296,14 @@ def next_due(
     return Position(expires_at=row.expires_at, account_id=row.account_id), row.customer_id
 
 
-def finish_run(conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, accounts_locked: int) -> None:
-    """End a merchant's run, with a forecast of what is due a day later."""
+def finish_run(
+    conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, accounts_locked: int
+) -> MerchantExpiry:
+    """End a merchant's run, with a forecast of what is due a day later; return what it did."""
     conn.execute(
         FINISH_RUN, {"merchant_id": merchant_id, "run_id": run_id, "as_of": as_of, "accounts_locked": accounts_locked}
     )
+    return run(conn, merchant_id, run_id)
 
 
 def run(conn: Connection, merchant_id: str, run_id: str) -> MerchantExpiry:

@@ -127,7 +127,7 @@ class _MerchantRun:
         self._actor = actor
         self._run_id = run_id
         self._on_page = on_page
-        self._is_begun = False
+        self._begun: expiry.Begun | None = None
         self._refused: dict[str, str] = {}
 
     @property
@@ -140,24 +140,26 @@ class _MerchantRun:
         if self._options.is_dry_run:
             return self._dry_run()
         merchant_id = self._terms.merchant_id
-        self._run_id = _in_transaction(
+        self._begun = _in_transaction(
             self._engine,
             lambda conn: expiry.begin_run(conn, merchant_id, run_id=self._run_id, as_of=self._as_of, actor=self._actor),
         )
-        self._is_begun = True
+        self._run_id = self._begun.run_id
         if not self._terms.is_scheduled:
             self._reschedule()
         locked = 0
         if self._terms.is_expiring:
             locked = self._steps()
-        if Step.EXPIRE in self._options.steps:
+        if Step.EXPIRE not in self._options.steps:
+            return self.so_far()
+        return self._as_shown(
             _in_transaction(
                 self._engine,
                 lambda conn: expiry.finish_run(
                     conn, merchant_id, run_id=self._run_id, as_of=self._as_of, accounts_locked=locked
                 ),
             )
-        return self.so_far()
+        )
 
     def _steps(self) -> int:
         """Run the steps that are wanted, in their order; return how many due accounts were locked to the end."""
@@ -169,15 +171,18 @@ class _MerchantRun:
         planned = _in_transaction(self._engine, self._plan)
         if Step.EXPIRE not in steps or planned.is_stopped:
             return 0
-        return self._expire()
+        assert self._begun is not None
+        return self._expire(planned.accounts_due - self._begun.accounts_expired)
 
     def so_far(self) -> MerchantExpiry:
         """What the run has committed until now."""
         merchant_id = self._terms.merchant_id
-        if not self._is_begun:
+        if self._begun is None:
             return MerchantExpiry(merchant_id=merchant_id, warnings=self._warnings)
         with reading(self._engine) as conn:
-            done = expiry.run(conn, merchant_id, self._run_id)
+            return self._as_shown(expiry.run(conn, merchant_id, self._run_id))
+
+    def _as_shown(self, done: MerchantExpiry) -> MerchantExpiry:
         return replace(done, refused=dict(self._refused), warnings=self._warnings)
 
     def _dry_run(self) -> MerchantExpiry:
@@ -250,7 +255,9 @@ class _MerchantRun:
         assert self._terms.warn_until is not None
         if self._options.is_warning_required and self._terms.has_open_warnings:
             self._renew()
-        self._twice(work, is_warning=True, until=self._terms.warn_until)
+        for _ in range(2):
+            # What was locked the first time may be free by then.
+            self._pass(work, is_warning=True, until=self._terms.warn_until)
 
     def _renew(self) -> None:
         last: str | None = ""
@@ -275,12 +282,13 @@ class _MerchantRun:
             as_of=self._as_of,
             is_warning_required=self._options.is_warning_required,
             limits=self._options.limits,
+            begun=self._begun,
         )
         expiry.save_plan(conn, self._terms.merchant_id, self._run_id, planned)
         return planned
 
-    def _expire(self) -> int:
-        """Take what is due; return how many accounts were locked in both passes."""
+    def _expire(self, wanted: int) -> int:
+        """Take what is due, `wanted` accounts; return how many of them were locked in both passes."""
 
         def work(conn: Connection, *, after: Position, page_size: int) -> Page:
             return expiry.expire_page(
@@ -294,7 +302,10 @@ class _MerchantRun:
                 page_size=page_size,
             )
 
-        self._twice(work, is_warning=False, until=self._as_of)
+        # What was locked the first time may be free by then.
+        if self._pass(work, is_warning=False, until=self._as_of) + len(self._refused) >= wanted:
+            return 0
+        self._pass(work, is_warning=False, until=self._as_of)
         with reading(self._engine) as conn:
             left = expiry.plan(
                 conn,
@@ -305,18 +316,13 @@ class _MerchantRun:
             )
         return max(0, left.accounts_due - len(self._refused))
 
-    def _twice(self, work: _PageWork, *, is_warning: bool, until: datetime) -> None:
-        """Page through what is due, then once more from the start: what was locked the first time may be free."""
-        for _ in range(2):
-            self._pass(work, is_warning=is_warning, until=until)
-
-    def _pass(self, work: _PageWork, *, is_warning: bool, until: datetime) -> None:
-        """Page through what is due.
+    def _pass(self, work: _PageWork, *, is_warning: bool, until: datetime) -> int:
+        """Page through what is due, and return how many accounts were written.
 
         An account that PostgreSQL refuses to change is found by smaller and smaller pages, noted and stepped over.
         """
         position: Position | None = Position()
-        size = self._options.chunk_size
+        size, accounts = self._options.chunk_size, 0
         while position is not None:
             page_size = size
 
@@ -336,7 +342,9 @@ class _MerchantRun:
             if self._on_page:
                 self._on_page(self._terms.merchant_id, page)
             position = page.last
+            accounts += page.accounts
             size = min(self._options.chunk_size, size * 2)
+        return accounts
 
     def _step_over(self, position: Position, *, is_warning: bool, until: datetime, error: Exception) -> Position:
         with reading(self._engine) as conn:

@@ -14,4 +14,4 @@ WITH unfinished AS (
 INSERT INTO loyalty.expiry_runs AS r (merchant_id, run_id, as_of, actor)
 VALUES (:merchant_id, coalesce((SELECT unfinished.run_id FROM unfinished), :run_id), :as_of, :actor)
 ON CONFLICT (merchant_id, run_id) DO UPDATE SET as_of = excluded.as_of, finished_at = NULL
-RETURNING r.run_id;
+RETURNING r.run_id, r.accounts_expired, r.points_expired;
