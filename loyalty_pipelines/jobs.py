@@ -4,8 +4,10 @@ import dagster as dg
 
 from loyalty_pipelines.assets.adjustments import adjust_points
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
+from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN, EXPIRY_WARNINGS
 from loyalty_pipelines.assets.history import prune_history
 from loyalty_pipelines.assets.holds import RELEASED_HOLDS
+from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
 from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
 
 # A run that is older than this is dead, whatever its status says: run monitoring ends it, and the sensors stop
@@ -51,10 +53,40 @@ release_holds_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
 )
 
+send_notifications_job = dg.define_asset_job(
+    "send_notifications_job",
+    selection=dg.AssetSelection.assets(SENT_NOTIFICATIONS).without_checks(),
+    description="Sends the mails that are due, of all merchants. Started by pending_notifications_sensor.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
+expire_points_job = dg.define_asset_job(
+    "expire_points_job",
+    selection=dg.AssetSelection.assets(EXPIRY_WARNINGS, EXPIRY_PLAN, EXPIRED_POINTS).without_checks(),
+    description="Warns customers of the chosen merchants whose points are about to expire, and takes what is due. A "
+    "dry run unless told otherwise; expiry_schedule starts it every night for all merchants.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
 award_checks_job = dg.define_asset_job(
     "award_checks_job",
     selection=dg.AssetSelection.checks_for_assets(LIVE_AWARDS, AWARDED_POINTS, RECONCILIATION_QUEUE),
     description="Checks that orders have their points, once, and in time, and that little waits in the queue.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+expiry_checks_job = dg.define_asset_job(
+    "expiry_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(EXPIRY_WARNINGS, EXPIRY_PLAN, EXPIRED_POINTS),
+    description="Checks that expiry succeeded for every merchant lately, that none is stopped, and that nobody expired "
+    "unwarned.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+notification_checks_job = dg.define_asset_job(
+    "notification_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(SENT_NOTIFICATIONS),
+    description="Checks that mails arrive, and in time, and that every override of a mail template renders.",
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
 
@@ -81,7 +113,11 @@ JOBS = [
     sweep_points_job,
     drain_reconciliation_queue_job,
     release_holds_job,
+    send_notifications_job,
+    expire_points_job,
     award_checks_job,
+    expiry_checks_job,
+    notification_checks_job,
     adjust_points_job,
     prune_history_job,
 ]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 
@@ -49,7 +50,17 @@ def dagster_environment() -> dict[str, str]:
         "LOYALTY_DATABASE_URL": embedded.loyalty_url(),
         "DAGSTER_POSTGRES_URL": embedded.dagster_url(),
         "DAGSTER_HOME": home,
+        **mail_environment(),
     }
+
+
+def mail_environment() -> dict[str, str]:
+    """Return where mails go on a machine that has neither a database nor a mail server: to files in LOYALTY_HOME.
+
+    Only there: who names a database with customers says where their mails go.
+    """
+    is_named = any(os.environ.get(name, "").strip() for name in ("LOYALTY_DATABASE_URL", "LOYALTY_MAIL_URL"))
+    return {} if is_named else {"LOYALTY_MAIL_URL": f"folder://{quote(str(embedded.home() / 'mails'))}"}
 
 
 def _shipped(name: str) -> Path:

@@ -1,19 +1,26 @@
 """What runs by the clock."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from loyalty_pipelines.jobs import (
     IN_FLIGHT,
     award_checks_job,
+    expire_points_job,
+    expiry_checks_job,
+    notification_checks_job,
     prune_history_job,
     release_holds_job,
     sweep_points_job,
 )
 from loyalty_pipelines.partitions import MERCHANT
+from loyalty_pipelines.platform_time import EXPIRY_HOUR, platform_timezone
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
+SCHEDULE_NAME = "dagster/schedule_name"
 
 
 @dg.schedule(
@@ -50,8 +57,33 @@ def release_holds_schedule(context: dg.ScheduleEvaluationContext, ledger: Ledger
     return dg.RunRequest()
 
 
-def _run_in_flight(instance: dg.DagsterInstance, job_name: str) -> str | None:
-    records = instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT), limit=1)
+@dg.schedule(
+    job=expire_points_job,
+    cron_schedule=f"0 {EXPIRY_HOUR} * * *",
+    # Read once, when the definitions are loaded.
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 02:00 in the platform's time zone (LOYALTY_TIMEZONE, else UTC), all merchants in one "
+    "run: warns of what is about to expire, and takes what is due.",
+)
+def expiry_schedule(context: dg.ScheduleEvaluationContext):
+    # Only a night that is not over holds the next one back: a run of one merchant by hand must not cost the others
+    # theirs, and two at once expire nothing twice.
+    in_flight = _run_in_flight(context.instance, expire_points_job.name, tags={SCHEDULE_NAME: "expiry_schedule"})
+    if in_flight:
+        return dg.SkipReason(f"Expiry run {in_flight} is not finished yet.")
+    merchants = context.instance.get_dynamic_partitions(MERCHANT)
+    if not merchants:
+        return dg.SkipReason("There are no merchants yet.")
+    return dg.RunRequest(
+        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
+        run_config={"ops": {"expiry": {"config": {"dry_run": False}}}},
+    )
+
+
+def _run_in_flight(instance: dg.DagsterInstance, job_name: str, *, tags: Mapping[str, str] | None = None) -> str | None:
+    wanted = dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT, tags=tags)
+    records = instance.get_run_records(wanted, limit=1)
     return records[0].dagster_run.run_id if records else None
 
 
@@ -63,6 +95,22 @@ award_checks_schedule = dg.ScheduleDefinition(
     description="Every hour, after the sweep: does every order have its points, once, and in time?",
 )
 
+expiry_checks_schedule = dg.ScheduleDefinition(
+    name="expiry_checks_schedule",
+    job=expiry_checks_job,
+    cron_schedule="20 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: did expiry succeed for every merchant lately, is none stopped, and was everybody warned?",
+)
+
+notification_checks_schedule = dg.ScheduleDefinition(
+    name="notification_checks_schedule",
+    job=notification_checks_job,
+    cron_schedule="40 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: do mails arrive, and in time?",
+)
+
 prune_history_schedule = dg.ScheduleDefinition(
     name="prune_history_schedule",
     job=prune_history_job,
@@ -71,4 +119,12 @@ prune_history_schedule = dg.ScheduleDefinition(
     description="Every night: removes old runs with their events.",
 )
 
-SCHEDULES = [sweep_schedule, release_holds_schedule, award_checks_schedule, prune_history_schedule]
+SCHEDULES = [
+    sweep_schedule,
+    release_holds_schedule,
+    expiry_schedule,
+    award_checks_schedule,
+    expiry_checks_schedule,
+    notification_checks_schedule,
+    prune_history_schedule,
+]

@@ -55,6 +55,9 @@ class Checkout:
     def points_to_earn(self, amount: str, *, merchant: str = "m1", **more: Any) -> int:
         return self.call("calculate_points_to_earn", merchant_id=merchant, amount=amount, **more)[0]
 
+    def enroll(self, customer: str = "ann", *, merchant: str = "m1") -> Any:
+        return self.call("enroll_customer", merchant_id=merchant, customer_id=customer)
+
     def refused(self, code: str, action: str, *arguments: Any, **more: Any) -> str:
         """Call `action` of this class, which must fail with the SQLSTATE `code`; return the error's text."""
         with pytest.raises(DBAPIError) as caught:

@@ -1,5 +1,6 @@
 """A shop and its operator, in the words of a test: what the shop writes, what the ledger then says."""
 
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -7,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Engine, event, text
 
+from loyalty_pipelines.db import expiry
 from loyalty_pipelines.db.drain import DrainOptions, drain
 from loyalty_pipelines.domain.awards import AwardReport
+from loyalty_pipelines.domain.expiry import Position
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -234,25 +237,30 @@ class Shop:
             points -= part
 
     def expire(self, customer: str, *, merchant: str = "m1") -> None:
-        """Expire all points of an account but those that are held, as the expiry job does."""
-        self.run(
-            """
-            WITH account AS (
-                UPDATE loyalty.accounts AS a SET balance = a.held, next_seq = a.next_seq + 1,
-                    last_expiry_seq = a.next_seq
-                FROM (SELECT * FROM loyalty.accounts WHERE merchant_id = :merchant AND customer_id = :customer
-                      FOR NO KEY UPDATE) AS before
-                WHERE a.merchant_id = :merchant AND a.account_id = before.account_id AND before.balance > before.held
-                RETURNING a.account_id, before.next_seq AS seq, before.balance, before.held
+        """Let an account's date be over, whatever the programme says, and take its points as a night does."""
+        run_id = uuid.uuid4().hex
+        with self.engine.begin() as conn:
+            values = {"merchant": merchant, "customer": customer}
+            conn.execute(
+                text(
+                    "UPDATE loyalty.accounts SET expires_at = now() "
+                    "WHERE merchant_id = :merchant AND customer_id = :customer"
+                ),
+                values,
             )
-            INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before,
-                balance_after, reference_type, reference_id, reference_seq, actor, occurred_at)
-            SELECT :merchant, account_id, seq, 'expired', held - balance, balance, held, 'expiry',
-                gen_random_uuid()::text, 1, 'test', now() FROM account
-            """,
-            merchant=merchant,
-            customer=customer,
-        )
+            as_of = expiry.now(conn)
+            expiry.begin_run(conn, merchant, run_id=run_id, as_of=as_of, actor="test")
+            expiry.expire_page(
+                conn,
+                merchant,
+                run_id=run_id,
+                as_of=as_of,
+                is_warning_required=False,
+                actor="test",
+                after=Position(),
+                page_size=1000,
+            )
+            expiry.finish_run(conn, merchant, run_id=run_id, as_of=as_of, accounts_locked=0)
 
     def problems(self, *, merchant: str | None = None) -> list[str]:
         """Return every violation of the ledger's invariants, of one merchant or of all; a right ledger has none."""
@@ -312,10 +320,46 @@ UNION ALL
 SELECT format('order %s is deserved by %s accounts', order_id, count(*))
 FROM order_points WHERE target_points > 0 GROUP BY merchant_id, order_id HAVING count(*) > 1
 UNION ALL
-SELECT format('account %s: last_expiry_seq is %s, last expired entry %s', account_id, a.last_expiry_seq, e.seq)
-FROM accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM ledger_entries
-    WHERE kind = 'expired' GROUP BY 1, 2) e USING (merchant_id, account_id)
+SELECT format('account %s: last_expiry_seq is %s, last expired entry that stands %s', account_id, a.last_expiry_seq, e.seq)
+FROM accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM ledger_entries t
+    WHERE kind = 'expired' AND NOT EXISTS (SELECT FROM ledger_entries u WHERE u.merchant_id = t.merchant_id
+        AND u.reference_type = 'expiry' AND u.reference_id = t.reference_id AND u.reference_seq = 2)
+    GROUP BY 1, 2) e USING (merchant_id, account_id)
 WHERE a.last_expiry_seq <> coalesce(e.seq, 0)
+UNION ALL
+SELECT format('expiry run %s of %s: %s accounts, %s points, undone %s, %s; its entries: %s, %s, undone %s, %s', run_id,
+              merchant_id, r.accounts_expired, r.points_expired, r.accounts_undone, r.points_undone,
+              e.accounts_expired, e.points_expired, e.accounts_undone, e.points_undone)
+FROM (SELECT * FROM loyalty.expiry_runs WHERE merchant_id = coalesce(CAST(:merchant AS text), merchant_id)) r
+FULL JOIN (SELECT merchant_id, run_id,
+                  count(*) FILTER (WHERE kind = 'expired') AS accounts_expired,
+                  -sum(points) FILTER (WHERE kind = 'expired') AS points_expired,
+                  count(*) FILTER (WHERE kind = 'adjusted') AS accounts_undone,
+                  coalesce(sum(points) FILTER (WHERE kind = 'adjusted'), 0) AS points_undone
+           FROM ledger_entries WHERE reference_type = 'expiry' GROUP BY 1, 2) e USING (merchant_id, run_id)
+WHERE (r.accounts_expired, r.points_expired, r.accounts_undone, r.points_undone) IS DISTINCT FROM
+    (coalesce(e.accounts_expired, 0), coalesce(e.points_expired, 0),
+     coalesce(e.accounts_undone, 0), coalesce(e.points_undone, 0))
+UNION ALL
+SELECT format('expired: entry %s of %s points, mail %s', coalesce(e.reference_id, n.dedupe_key), e.points, n.payload)
+FROM (SELECT * FROM ledger_entries WHERE kind = 'expired') e
+FULL JOIN (SELECT * FROM loyalty.notifications WHERE template = 'loyalty_points_expired'
+           AND merchant_id = coalesce(CAST(:merchant AS text), merchant_id)) n
+    ON n.merchant_id = e.merchant_id AND n.dedupe_key = 'expired/' || e.reference_id
+WHERE (n.payload ->> 'points')::bigint IS DISTINCT FROM -e.points
+UNION ALL
+SELECT format('account %s is warned of %s, but there is no such mail', account_id, warned_for)
+FROM accounts a JOIN loyalty.expiry_terms t USING (merchant_id)
+WHERE a.is_active AND a.warned_for = a.expires_at AND NOT EXISTS (SELECT FROM loyalty.notifications n
+    WHERE n.merchant_id = a.merchant_id AND n.status <> 'void' AND n.dedupe_key = 'expiring/' || a.account_id || '/'
+        || CAST(CAST(a.warned_for AT TIME ZONE t.timezone AS date) AS text))
+UNION ALL
+-- Where the terms of the last night are still in force.
+SELECT format('account %s has %s points and no date', account_id, balance)
+FROM accounts a JOIN (SELECT k.* FROM loyalty.expiry_terms k CROSS JOIN LATERAL loyalty.merchant_terms(k.merchant_id) t
+    WHERE k.is_program_active AND t.is_program_active AND k.points_expiration_days > 0
+        AND t.points_expiration_days = k.points_expiration_days) k USING (merchant_id)
+WHERE a.is_active AND a.balance > 0 AND a.last_activity_at IS NOT NULL AND a.expires_at IS NULL
 UNION ALL
 SELECT format('batches of %s: %s entries and %s points, ledger: %s and %s',
               merchant_id, b.entries, b.points, l.entries, l.points)

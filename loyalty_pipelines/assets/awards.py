@@ -15,6 +15,7 @@ from loyalty_pipelines.resources.database import LedgerDatabase
 
 if TYPE_CHECKING:
     from loyalty_pipelines.domain.awards import AwardReport, MerchantAwards
+    from loyalty_pipelines.domain.notifications import MerchantMails
     from loyalty_pipelines.domain.queue import MerchantTries
 
 LIVE_AWARDS = dg.AssetKey(["loyalty", "live_awards"])
@@ -194,6 +195,8 @@ def report_metadata(report: "AwardReport") -> dict[str, dg.MetadataValue]:
         "orders unchanged": dg.MetadataValue.int(report.total("orders_unchanged")),
         "orders queued": dg.MetadataValue.int(report.total("orders_queued")),
         "orders skipped": dg.MetadataValue.int(report.total("orders_skipped")),
+        "customers enrolled": dg.MetadataValue.int(report.total("accounts_enrolled")),
+        "welcome bonus points": dg.MetadataValue.int(report.total("bonus_points")),
         "merchants": dg.MetadataValue.int(len(report.merchants)),
         "by merchant": merchants_table(touched[:100], TABLE_COLUMNS),
     }
@@ -203,7 +206,7 @@ TABLE_COLUMNS = ("orders_changed", "points_changed", "orders_unchanged", "orders
 
 
 def merchants_table(
-    merchants: "Sequence[MerchantAwards] | Sequence[MerchantTries]", names: Sequence[str]
+    merchants: "Sequence[MerchantAwards] | Sequence[MerchantTries] | Sequence[MerchantMails]", names: Sequence[str]
 ) -> dg.TableMetadataValue:
     """Return one row per merchant for the metadata of a run, a column for each counter of `names`.
 

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 # These run many times an hour.
-LIVE_JOBS = ("award_points_job", "drain_reconciliation_queue_job", "release_holds_job")
+LIVE_JOBS = ("award_points_job", "drain_reconciliation_queue_job", "release_holds_job", "send_notifications_job")
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 PAGE = 200
 
@@ -16,7 +16,10 @@ class PruneConfig(dg.Config):
 
     keep_days: int = Field(default=30, ge=1, le=3650, description="Runs younger than this many days stay.")
     keep_live_days: int = Field(
-        default=7, ge=1, le=3650, description="The same for jobs that may run every minute: awards, the queue, holds."
+        default=7,
+        ge=1,
+        le=3650,
+        description="The same for jobs that run every minute: awards, the queue, holds, mails.",
     )
     max_runs: int = Field(default=20_000, ge=1, le=1_000_000, description="At most this many runs are removed at once.")
 

@@ -10,6 +10,13 @@ from loyalty_pipelines.checks.awards import (
     no_order_is_awarded_twice,
     no_order_waits_long,
 )
+from loyalty_pipelines.checks.expiry import (
+    expiry_plan_looks_normal,
+    expiry_succeeded_lately,
+    nobody_expired_unwarned,
+)
+from loyalty_pipelines.checks.mail_templates import every_template_override_renders
+from loyalty_pipelines.checks.notifications import few_mails_fail, no_mail_waits_long
 from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
 
 CHECKS = [
@@ -18,4 +25,10 @@ CHECKS = [
     no_order_waits_long,
     few_orders_are_missing,
     few_updates_wait_in_the_queue,
+    expiry_plan_looks_normal,
+    expiry_succeeded_lately,
+    nobody_expired_unwarned,
+    no_mail_waits_long,
+    few_mails_fail,
+    every_template_override_renders,
 ]

@@ -1,6 +1,7 @@
 """What checks show of what they found."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -9,10 +10,10 @@ SHOWN = 10
 
 
 def table(rows: Sequence[Any], columns: Sequence[str]) -> dg.TableMetadataValue:
-    """Return domain objects as a metadata table with the named attributes as columns."""
+    """Return domain objects as a metadata table with the named attributes as columns; instants as ISO 8601."""
     kinds = {int: "int", float: "float"}
     return dg.MetadataValue.table(
-        records=[dg.TableRecord({name: getattr(row, name) for name in columns}) for row in rows],
+        records=[dg.TableRecord({name: _cell(getattr(row, name)) for name in columns}) for row in rows],
         schema=dg.TableSchema(
             columns=[
                 dg.TableColumn(name, kinds.get(type(getattr(rows[0], name)), "string") if rows else "string")
@@ -20,3 +21,7 @@ def table(rows: Sequence[Any], columns: Sequence[str]) -> dg.TableMetadataValue:
             ]
         ),
     )
+
+
+def _cell(value: Any) -> Any:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value

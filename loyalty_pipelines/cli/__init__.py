@@ -11,8 +11,10 @@ from loyalty_pipelines.cli.account import account
 from loyalty_pipelines.cli.accounts import accounts
 from loyalty_pipelines.cli.award import award
 from loyalty_pipelines.cli.base import LoyaltyGroup, Session
+from loyalty_pipelines.cli.expiry import expire, expiry
 from loyalty_pipelines.cli.explain import explain_
 from loyalty_pipelines.cli.init import init
+from loyalty_pipelines.cli.notifications import notifications
 from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
 from loyalty_pipelines.cli.queue import queue
@@ -20,6 +22,7 @@ from loyalty_pipelines.cli.repairs import adjust, merge, restore
 from loyalty_pipelines.cli.run import demo, up
 from loyalty_pipelines.cli.sources import sources
 from loyalty_pipelines.cli.status import status
+from loyalty_pipelines.cli.templates import templates
 
 
 @click.group(cls=LoyaltyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +38,23 @@ def main(context: click.Context, debug: bool, quiet: bool) -> None:
     context.obj = Session(debug=debug, quiet=quiet)
 
 
-for command in (init, up, demo, sources, programs, orders, award, account, accounts, queue, status):
+for command in (
+    init,
+    up,
+    demo,
+    sources,
+    programs,
+    orders,
+    award,
+    account,
+    accounts,
+    queue,
+    expire,
+    expiry,
+    notifications,
+    templates,
+    status,
+):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):
     account.add_command(subcommand)

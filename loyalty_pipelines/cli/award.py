@@ -9,8 +9,9 @@ import click
 
 from loyalty_pipelines.cli.base import database, is_quiet, json_option, require_ready
 from loyalty_pipelines.cli.option_types import TEXT
-from loyalty_pipelines.cli.output import console, counted, is_terminal, print_json, print_table, say
+from loyalty_pipelines.cli.output import counted, is_terminal, print_json, print_table, say
 from loyalty_pipelines.cli.programs import current_user
+from loyalty_pipelines.cli.progress import progress_bar
 from loyalty_pipelines.domain.awards import DEFAULT_BATCH_SIZE, AwardReport, Batch, MerchantAwards
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _watched(
         with reading(engine) as conn:
             merchants = [one.merchant_id for one in programs.merchants_with_program(conn)]
     done = []
-    with _bar("comparing", len(merchants), "merchants", as_json=as_json) as advance:
+    with progress_bar("comparing", len(merchants), "merchants", as_json=as_json) as advance:
         for one in sweep(engine, merchants):
             done.append(one)
             advance(1)
@@ -112,21 +113,8 @@ def _progress(engine: "Engine", merchants: Sequence[str], *, as_json: bool) -> I
         return
     with reading(engine) as conn:
         total = count_waiting(conn, merchants)
-    with _bar("awarding", total, "orders", as_json=as_json) as advance:
+    with progress_bar("awarding", total, "orders", as_json=as_json) as advance:
         yield lambda batch: advance(batch.rows_claimed)
-
-
-@contextmanager
-def _bar(verb: str, total: int, noun: str, *, as_json: bool) -> Iterator[Callable[[int], None]]:
-    if as_json or is_quiet() or not is_terminal():
-        yield lambda _: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(noun), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task(verb, total=total)
-        yield lambda steps: progress.advance(task, steps)
 
 
 def _print_differences(swept: Sequence["SweptMerchant"], *, as_json: bool) -> None:
@@ -190,6 +178,11 @@ def _print_report(
             f"{counted(total.orders_changed, 'order')} changed balances by {total.points_changed:,} points."
             + (" It was a dry run: nothing was written." if report.is_dry_run else "")
         )
+    if total.accounts_enrolled:
+        say(
+            f"{counted(total.accounts_enrolled, 'new customer')} enrolled, with {total.bonus_points:,} points of "
+            "welcome bonus."
+        )
     if unpolled:
         say(
             f"{counted(unpolled, 'more order')} changed in the shop since the last poll; a dry run does not bring "
@@ -221,7 +214,8 @@ def _total(report: AwardReport) -> MerchantAwards:
         "orders_unchanged",
         "orders_queued",
     )
-    names += ("orders_skipped", "orders_missing", "entries_written", "points_changed", "seconds")
+    names += ("orders_skipped", "orders_missing", "entries_written", "points_changed", "accounts_enrolled")
+    names += ("bonus_points", "seconds")
     sums: dict[str, Any] = {name: report.total(name) for name in names}
     return MerchantAwards(merchant_id="all", **sums)
 
@@ -235,7 +229,8 @@ def _as_plain(awards: MerchantAwards) -> dict[str, object]:
         "orders_missing",
         "orders_queued",
     )
-    names += ("rows_claimed", "rows_repeated", "entries_written", "points_changed", "batches", "warnings")
+    names += ("rows_claimed", "rows_repeated", "entries_written", "points_changed", "accounts_enrolled")
+    names += ("bonus_points", "batches", "warnings")
     return {**{name: getattr(awards, name) for name in names}, "seconds": round(awards.seconds, 3)}
 
 

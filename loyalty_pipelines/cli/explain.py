@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MANY_LOTS = 50
 CREDITS = {
     "opening": "opening balance",
+    "bonus": "welcome bonus",
     "earned": "earned with order {reference}",
     "re-earned": "earned again with order {reference}",
     "restored": "given back: redeemed on order {reference}",

@@ -22,7 +22,7 @@ NOT_GIVEN = "\0not given"
 OPTIONAL_RULES = ("points_expiration_days", "stamp_target", "redemption_max_percent")
 TABLE_COLUMNS = (
     "merchant", "version", "valid from", "valid until", "active", "points", "multiplier", "rounding", "expire after",
-    "clawback",
+    "warning", "bonus", "clawback",
 )  # fmt: skip
 
 
@@ -61,6 +61,10 @@ def current_user() -> str:
 @click.option("--rounding", type=click.Choice(["floor", "half_up", "ceil"]), help="How points are rounded (floor).")
 @click.option("--expiration-days", "points_expiration_days", type=_Given("never"), default=NOT_GIVEN,
               metavar="N|never", show_default=False, help="Idle days after which points expire (never).")  # fmt: skip
+@click.option("--warning-days", type=click.IntRange(1, 365),
+              help="Days between the warning and the expiry, at most half the idle days (14).")  # fmt: skip
+@click.option("--welcome-bonus", "welcome_bonus_points", type=click.IntRange(min=0),
+              help="Points that a new customer is given (0).")  # fmt: skip
 @click.option("--point-value", "point_value_amount", type=NUMBER, help="Money that a redeemed point is worth (0).")
 @click.option("--stamps-per-order", type=click.IntRange(min=0), help="Stamps that an order earns (0).")
 @click.option("--stamp-min-amount", type=NUMBER, help="Least net amount that earns stamps (0).")
@@ -122,6 +126,12 @@ def set_(
     _print_rules(version)
     if change.orders_touched:
         say(f"It applies to {change.orders_touched} orders that are awarded already.")
+    if change.is_expiration_changed:
+        say(
+            "Its expiration days are others than before. The next expiry run in which it is in force (daily at 02:00, "
+            f"or 'loyalty expire {merchant}') computes anew when the balances that exist expire; nobody's points go "
+            "without a new warning."
+        )
     if valid_from is not None:
         say(f"Orders paid before now are compared with it by: loyalty award --sweep --merchant {merchant}")
 
@@ -208,6 +218,8 @@ def _rule_lines(rules: ProgramRules) -> list[tuple[str, str]]:
         ("rounding", rules.rounding),
         ("a point is worth", shown(rules.point_value_amount)),
         ("points expire after", _expiry(rules)),
+        ("warned before", _warning(rules)),
+        ("welcome bonus", shown(rules.welcome_bonus_points)),
         ("stamps per order", f"{rules.stamps_per_order} from {shown(rules.stamp_min_amount)} on"),
         ("stamps on a full card", shown(rules.stamp_target)),
         ("clawback", rules.clawback),
@@ -220,8 +232,11 @@ def _points(rules: ProgramRules) -> str:
 
 
 def _expiry(rules: ProgramRules) -> str:
-    days = rules.points_expiration_days
-    return f"{days} days" if days and days > 0 else "never"
+    return f"{rules.points_expiration_days} days" if rules.is_expiring else "never"
+
+
+def _warning(rules: ProgramRules) -> str:
+    return f"{rules.warning_days} days, at most half of those" if rules.is_expiring else "-"
 
 
 def _redemption(rules: ProgramRules) -> str:
@@ -238,5 +253,6 @@ def _row(merchant: str, version: ProgramVersion | None) -> list[object]:
     rules = version.rules
     return [
         merchant, version.version, version.valid_from, version.valid_until, rules.is_active, _points(rules),
-        rules.multiplier, rules.rounding, _expiry(rules), rules.clawback,
+        rules.multiplier, rules.rounding, _expiry(rules),
+        f"{rules.warning_days} days" if rules.is_expiring else None, rules.welcome_bonus_points, rules.clawback,
     ]  # fmt: skip

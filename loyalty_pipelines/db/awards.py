@@ -29,10 +29,12 @@ SET_ASIDE_AMBIGUOUS = load("awards/set_aside_ambiguous")
 ADD_MOVED_LINES = load("awards/add_moved_lines")
 RENUMBER_MOVED_LINES = load("awards/renumber_moved_lines")
 CREATE_ACCOUNTS = load("awards/create_accounts")
+ENROLL_NEWCOMERS = load("awards/enroll_newcomers")
 REDEMPTIONS_DUE = load("awards/redemptions_due")
 LOCK_REDEEMING_ACCOUNTS = load("awards/lock_redeeming_accounts")
 GIVE_BACK_REDEMPTIONS = load("awards/give_back_redemptions")
 SETTLE_BATCH = load("awards/settle_batch")
+ANNOUNCE_REWARDS = load("awards/announce_rewards")
 TAKE_REDEMPTIONS = load("awards/take_redemptions")
 CLOSE_REDEMPTIONS = load("awards/close_redemptions")
 QUEUE_ORDERS = load("awards/queue_orders")
@@ -56,6 +58,7 @@ def merchant_settings(conn: Connection, merchant_id: str) -> MerchantSettings:
         is_timezone_known=is_known,
         is_debt_allowed=row.is_debt_allowed,
         points_expiration_days=row.points_expiration_days,
+        stamp_target=row.stamp_target,
         has_redemptions=row.has_redemptions,
     )
 
@@ -99,14 +102,17 @@ def award_batch(
     if has_moved:
         conn.execute(ADD_MOVED_LINES)
         conn.execute(RENUMBER_MOVED_LINES)
-    if has_moved or any(row.new_orders for row in counted.values() if row.outcome == "earning"):
-        conn.execute(CREATE_ACCOUNTS, {"merchant_id": merchant_id})
-    due = _lock_redemptions(conn, merchant_id, is_any=settings.has_redemptions)
     by_whom = {"merchant_id": merchant_id, "actor": actor, "run_id": run_id}
+    enrolled = _Enrolled()
+    if has_moved or any(row.new_orders for row in counted.values() if row.outcome == "earning"):
+        enrolled = _enroll(conn, by_whom)
+    due = _lock_redemptions(conn, merchant_id, is_any=settings.has_redemptions)
     if due["give_back"]:
         # Before the awards: what is given back is there for what they take.
         conn.execute(GIVE_BACK_REDEMPTIONS, {**by_whom, "order_ids": due["give_back"]})
     settled = _settle(conn, merchant_id, settings=settings, actor=actor, run_id=run_id)
+    if settings.stamp_target and settled.entries_written:
+        conn.execute(ANNOUNCE_REWARDS, {"merchant_id": merchant_id, "stamp_target": settings.stamp_target})
     if due["take"]:
         conn.execute(TAKE_REDEMPTIONS, {**by_whom, "order_ids": due["take"]})
     if settings.has_redemptions:
@@ -117,7 +123,7 @@ def award_batch(
             QUEUE_ORDERS,
             {"merchant_id": merchant_id, "run_id": run_id, "queue_outcomes": list(QUEUE_OUTCOMES)},
         )
-    batch = _tie_up(merchant_id, claimed, counted, settled)
+    batch = _tie_up(merchant_id, claimed, counted, settled, enrolled)
     _log(conn, batch, actor=actor, run_id=run_id)
     return batch
 
@@ -136,6 +142,24 @@ def _lock_redemptions(conn: Connection, merchant_id: str, *, is_any: bool) -> di
     if order_ids:
         conn.execute(LOCK_REDEEMING_ACCOUNTS, {"merchant_id": merchant_id, "order_ids": order_ids})
     return due
+
+
+class _Enrolled:
+    """How many accounts the batch has made and enrolled, and the points of their welcome bonus, on both sides."""
+
+    def __init__(self, accounts: int = 0, points_in_entries: int = 0, points_in_balances: int = 0) -> None:
+        self.accounts = accounts
+        self.points_in_entries = points_in_entries
+        self.points_in_balances = points_in_balances
+
+
+def _enroll(conn: Connection, by_whom: dict[str, str | None]) -> _Enrolled:
+    made = conn.execute(CREATE_ACCOUNTS, {"merchant_id": by_whom["merchant_id"]}).all()
+    if not made:
+        return _Enrolled()
+    ids = {"account_ids": [row.account_id for row in made], "customer_ids": [row.customer_id for row in made]}
+    given = conn.execute(ENROLL_NEWCOMERS, {**by_whom, **ids}).one()
+    return _Enrolled(len(made), given.points_in_entries, given.points_in_balances)
 
 
 class _Claimed:
@@ -197,7 +221,7 @@ def _settle(conn: Connection, merchant_id: str, *, settings: MerchantSettings, a
     ).one()
 
 
-def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settled: Row) -> Batch:
+def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settled: Row, enrolled: _Enrolled) -> Batch:
     outcomes = {name: row.new_orders + row.tracked_orders for name, row in counted.items()}
     skipped = sum(outcomes.get(name, 0) for name in SKIPPED_OUTCOMES) + sum(
         counted[name].new_orders for name in ("unpaid", "no_programme") if name in counted
@@ -220,6 +244,8 @@ def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settle
         points_changed=int(settled.points_in_entries),
         outcomes=outcomes,
         end=claimed.end,
+        accounts_enrolled=enrolled.accounts,
+        bonus_points=enrolled.points_in_entries,
     )
     _assert_equal(merchant_id, "orders claimed and orders decided differ", claimed.orders, sum(outcomes.values()))
     _assert_equal(
@@ -227,6 +253,12 @@ def _tie_up(merchant_id: str, claimed: _Claimed, counted: dict[str, Row], settle
         "points in entries and change of balances differ",
         int(settled.points_in_entries),
         int(settled.points_in_balances),
+    )
+    _assert_equal(
+        merchant_id,
+        "points in welcome bonuses and change of balances differ",
+        enrolled.points_in_entries,
+        enrolled.points_in_balances,
     )
     if batch.orders_unchanged < 0:
         raise BatchDoesNotAddUpError(

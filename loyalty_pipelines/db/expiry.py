@@ -28,6 +28,7 @@ RESCHEDULE_PAGE = load("expiry/reschedule_page")
 RECORD_TERMS = load("expiry/record_terms")
 COUNT_WARNINGS = load("expiry/count_warnings")
 WARN_PAGE = load("expiry/warn_page")
+VOID_WARNINGS = load("expiry/void_warnings")
 RENEW_PAGE = load("expiry/renew_page")
 PLAN = load("expiry/plan")
 SAVE_PLAN = load("expiry/save_plan")
@@ -35,7 +36,7 @@ EXPIRE_PAGE = load("expiry/expire_page")
 ADD_TO_RUN = load("expiry/add_to_run")
 NEXT_DUE = load("expiry/next_due")
 FINISH_RUN = load("expiry/finish_run")
-RUN = load("expiry/run")
+RUNS = load("expiry/runs")
 FORECAST = load("expiry/forecast")
 
 
@@ -75,9 +76,20 @@ def begin_run(conn: Connection, merchant_id: str, *, run_id: str, as_of: datetim
     return Begun(**row._mapping)
 
 
-def add_idle_runs(conn: Connection, merchants: Sequence[str], *, run_id: str, as_of: datetime, actor: str) -> None:
-    """Record finished runs for merchants for whom there is nothing to do."""
-    conn.execute(ADD_IDLE_RUNS, {"merchant_ids": list(merchants), "run_id": run_id, "as_of": as_of, "actor": actor})
+def add_idle_runs(
+    conn: Connection, idle: Sequence[MerchantTerms], *, run_id: str, as_of: datetime, actor: str
+) -> list[MerchantExpiry]:
+    """Record finished runs for merchants for whom there is nothing to do, and return them.
+
+    Of a run that is repeated they have what it did before.
+    """
+    merchants = [terms.merchant_id for terms in idle]
+    are_expiring = [terms.is_expiring for terms in idle]
+    conn.execute(
+        ADD_IDLE_RUNS,
+        {"merchant_ids": merchants, "are_expiring": are_expiring, "run_id": run_id, "as_of": as_of, "actor": actor},
+    )
+    return runs(conn, merchants, run_id)
 
 
 def reschedule_page(
@@ -171,6 +183,11 @@ def warn_page(
     )
 
 
+def void_warnings(conn: Connection, terms: MerchantTerms) -> None:
+    """Give up on warnings that have not arrived and whose accounts have another date by now."""
+    conn.execute(VOID_WARNINGS, {"merchant_id": terms.merchant_id, "timezone": terms.timezone})
+
+
 def renew_page(
     conn: Connection, terms: MerchantTerms, *, run_id: str, after_customer_id: str, page_size: int
 ) -> str | None:
@@ -206,14 +223,15 @@ def plan(
     row = conn.execute(
         PLAN, {"merchant_id": merchant_id, "as_of": as_of, "is_warning_required": is_warning_required}
     ).one()
+    accounts_before = begun.accounts_expired if begun else 0
     most = limits.most(
-        accounts_with_points=row.accounts_with_points,
+        accounts_with_points=row.accounts_with_points + accounts_before,
         nights_compared=row.nights_compared,
         accounts_usual=row.accounts_usual,
     )
     return ExpiryPlan(
-        accounts_with_points=row.accounts_with_points,
-        accounts_due=row.accounts_due + (begun.accounts_expired if begun else 0),
+        accounts_with_points=row.accounts_with_points + accounts_before,
+        accounts_due=row.accounts_due + accounts_before,
         points_due=int(row.points_due) + (begun.points_expired if begun else 0),
         accounts_waiting=row.accounts_waiting,
         nights_compared=row.nights_compared,
@@ -276,16 +294,18 @@ def next_due(
     merchant_id: str,
     *,
     is_warning: bool,
+    as_of: datetime,
     until: datetime,
     is_warning_required: bool,
     after: Position,
 ) -> tuple[Position, str] | None:
-    """Return the first account after a position that a page would take, with its customer; None: there is none."""
+    """Lock the account that a page of one after a position takes; return its place and customer. None: none is left."""
     row = conn.execute(
         NEXT_DUE,
         {
             "merchant_id": merchant_id,
             "is_warning": is_warning,
+            "not_before": "-infinity" if is_warning_required or not is_warning else as_of,
             "until": until,
             "is_warning_required": is_warning_required,
             **_after(after),
@@ -297,18 +317,34 @@ def next_due(
 
 
 def finish_run(
-    conn: Connection, merchant_id: str, *, run_id: str, as_of: datetime, accounts_locked: int
+    conn: Connection, terms: MerchantTerms, *, run_id: str, as_of: datetime, accounts_locked: int
 ) -> MerchantExpiry:
     """End a merchant's run, with a forecast of what is due a day later; return what it did."""
     conn.execute(
-        FINISH_RUN, {"merchant_id": merchant_id, "run_id": run_id, "as_of": as_of, "accounts_locked": accounts_locked}
+        FINISH_RUN,
+        {
+            "merchant_id": terms.merchant_id,
+            "is_expiring": terms.is_expiring,
+            "run_id": run_id,
+            "as_of": as_of,
+            "accounts_locked": accounts_locked,
+        },
     )
-    return run(conn, merchant_id, run_id)
+    return run(conn, terms.merchant_id, run_id)
 
 
 def run(conn: Connection, merchant_id: str, run_id: str) -> MerchantExpiry:
     """Return a merchant's run as it is now."""
-    row = conn.execute(RUN, {"merchant_id": merchant_id, "run_id": run_id}).one()
+    (found,) = runs(conn, [merchant_id], run_id)
+    return found
+
+
+def runs(conn: Connection, merchants: Sequence[str], run_id: str) -> list[MerchantExpiry]:
+    """Return a run as it is now for each of the merchants that it has come to."""
+    return [_run(row) for row in conn.execute(RUNS, {"merchant_ids": list(merchants), "run_id": run_id})]
+
+
+def _run(row: Row) -> MerchantExpiry:
     planned = None
     if row.accounts_limit is not None:
         planned = ExpiryPlan(**{name: getattr(row, name) for name in ExpiryPlan.__dataclass_fields__})
@@ -316,8 +352,8 @@ def run(conn: Connection, merchant_id: str, run_id: str) -> MerchantExpiry:
     if row.forecast_accounts_before is not None:
         expected = Forecast(accounts=row.forecast_accounts_before, points=row.forecast_points_before)
     return MerchantExpiry(
-        merchant_id=merchant_id,
-        run_id=run_id,
+        merchant_id=row.merchant_id,
+        run_id=row.run_id,
         plan=planned,
         forecast=expected,
         accounts_rescheduled=row.accounts_rescheduled,

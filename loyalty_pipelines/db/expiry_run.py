@@ -64,14 +64,14 @@ def expire_merchants(
         wanted = merchant_ids(conn) if merchants is None else merchants
         found = expiry.survey(conn, wanted, as_of=as_of)
     busy = [terms for terms in found if not terms.is_idle]
-    idle = [terms.merchant_id for terms in found if terms.is_idle]
+    idle = [terms for terms in found if terms.is_idle]
     if idle and not options.is_dry_run and Step.EXPIRE in options.steps:
-        _in_transaction(
+        yield from _in_transaction(
             engine,
             lambda conn: expiry.add_idle_runs(conn, idle, run_id=run_id, as_of=as_of, actor=actor),
         )
-    for merchant_id in idle:
-        yield MerchantExpiry(merchant_id=merchant_id, run_id=None if options.is_dry_run else run_id)
+    else:
+        yield from (MerchantExpiry(merchant_id=terms.merchant_id) for terms in idle)
     workers = max(1, min(options.connections, len(busy)))
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="expiry") as pool:
         runs = [
@@ -156,7 +156,7 @@ class _MerchantRun:
             _in_transaction(
                 self._engine,
                 lambda conn: expiry.finish_run(
-                    conn, merchant_id, run_id=self._run_id, as_of=self._as_of, accounts_locked=locked
+                    conn, self._terms, run_id=self._run_id, as_of=self._as_of, accounts_locked=locked
                 ),
             )
         )
@@ -260,6 +260,7 @@ class _MerchantRun:
             self._pass(work, is_warning=True, until=self._terms.warn_until)
 
     def _renew(self) -> None:
+        _in_transaction(self._engine, lambda conn: expiry.void_warnings(conn, self._terms))
         last: str | None = ""
         while last is not None:
             after = last
@@ -302,8 +303,9 @@ class _MerchantRun:
                 page_size=page_size,
             )
 
+        refused_before = len(self._refused)
         # What was locked the first time may be free by then.
-        if self._pass(work, is_warning=False, until=self._as_of) + len(self._refused) >= wanted:
+        if self._pass(work, is_warning=False, until=self._as_of) + len(self._refused) - refused_before >= wanted:
             return 0
         self._pass(work, is_warning=False, until=self._as_of)
         with reading(self._engine) as conn:
@@ -314,7 +316,7 @@ class _MerchantRun:
                 is_warning_required=self._options.is_warning_required,
                 limits=self._options.limits,
             )
-        return max(0, left.accounts_due - len(self._refused))
+        return max(0, left.accounts_due - (len(self._refused) - refused_before))
 
     def _pass(self, work: _PageWork, *, is_warning: bool, until: datetime) -> int:
         """Page through what is due, and return how many accounts were written.
@@ -322,13 +324,18 @@ class _MerchantRun:
         An account that PostgreSQL refuses to change is found by smaller and smaller pages, noted and stepped over.
         """
         position: Position | None = Position()
+        suspect: tuple[Position, str] | None = None
         size, accounts = self._options.chunk_size, 0
+
+        def once(conn: Connection) -> Page:
+            nonlocal suspect
+            assert position is not None
+            if size == 1:
+                # Locked by this transaction: the page takes this account and no other.
+                suspect = self._next_due(conn, is_warning=is_warning, until=until, after=position)
+            return work(conn, after=position, page_size=size)
+
         while position is not None:
-            page_size = size
-
-            def once(conn: Connection, after: Position = position, page_size: int = page_size) -> Page:
-                return work(conn, after=after, page_size=page_size)
-
             try:
                 page = _in_transaction(self._engine, once)
             except (DBAPIError, expiry.PageDoesNotAddUpError) as error:
@@ -336,8 +343,11 @@ class _MerchantRun:
                     raise
                 if size > 1:
                     size = max(1, size // 8)
-                else:
-                    position = self._step_over(position, is_warning=is_warning, until=until, error=error)
+                    continue
+                if suspect is None or len(self._refused) >= REFUSED_LIMIT:
+                    raise
+                position, customer_id = suspect
+                self._refused[customer_id] = short_text(error)
                 continue
             if self._on_page:
                 self._on_page(self._terms.merchant_id, page)
@@ -346,18 +356,15 @@ class _MerchantRun:
             size = min(self._options.chunk_size, size * 2)
         return accounts
 
-    def _step_over(self, position: Position, *, is_warning: bool, until: datetime, error: Exception) -> Position:
-        with reading(self._engine) as conn:
-            found = expiry.next_due(
-                conn,
-                self._terms.merchant_id,
-                is_warning=is_warning,
-                until=until,
-                is_warning_required=self._options.is_warning_required,
-                after=position,
-            )
-        if found is None or len(self._refused) >= REFUSED_LIMIT:
-            raise error
-        position, customer_id = found
-        self._refused[customer_id] = short_text(error)
-        return position
+    def _next_due(
+        self, conn: Connection, *, is_warning: bool, until: datetime, after: Position
+    ) -> tuple[Position, str] | None:
+        return expiry.next_due(
+            conn,
+            self._terms.merchant_id,
+            is_warning=is_warning,
+            as_of=self._as_of,
+            until=until,
+            is_warning_required=self._options.is_warning_required,
+            after=after,
+        )

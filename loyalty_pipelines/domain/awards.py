@@ -58,6 +58,7 @@ class MerchantSettings:
     is_timezone_known: bool
     is_debt_allowed: bool
     points_expiration_days: int | None
+    stamp_target: int | None
     has_redemptions: bool
 
 
@@ -65,6 +66,7 @@ class MerchantSettings:
 class Batch:
     """One committed batch of one merchant, counted in orders (rows: inbox rows; points: signed sum).
 
+    `accounts_enrolled` accounts were made for new customers, and given `bonus_points`, which no order has earned.
     `quarantined` are the ids of orders that PostgreSQL refused to process. `end` is where the next batch begins;
     None: this one reached the end of the merchant's inbox.
     """
@@ -81,6 +83,8 @@ class Batch:
     points_changed: int
     outcomes: Mapping[str, int]
     end: InboxPosition | None
+    accounts_enrolled: int = 0
+    bonus_points: int = 0
     quarantined: tuple[str, ...] = ()
 
 
@@ -99,6 +103,8 @@ class MerchantAwards:
     orders_missing: int = 0
     entries_written: int = 0
     points_changed: int = 0
+    accounts_enrolled: int = 0
+    bonus_points: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
@@ -116,6 +122,8 @@ class MerchantAwards:
             orders_missing=self.orders_missing + batch.orders_missing,
             entries_written=self.entries_written + batch.entries_written,
             points_changed=self.points_changed + batch.points_changed,
+            accounts_enrolled=self.accounts_enrolled + batch.accounts_enrolled,
+            bonus_points=self.bonus_points + batch.bonus_points,
             seconds=self.seconds + seconds,
             warnings=self.warnings,
         )

@@ -14,7 +14,8 @@ class ProgramRules:
     `points_per_unit` points for each `unit_amount` of the merchant's currency. `points_expiration_days`
     None: never. `stamp_target` None: stamps are counted without a goal. Redemptions are in whole blocks of
     `redemption_block_points`, at least `redemption_min_points`, and pay at most `redemption_max_percent` of an order
-    (None: all of it) at `point_value_amount` a point.
+    (None: all of it) at `point_value_amount` a point. Before points expire a warning goes out `warning_days` ahead, at
+    most half of `points_expiration_days`. `welcome_bonus_points` are given to who is enrolled.
     """
 
     points_per_unit: Decimal
@@ -31,6 +32,13 @@ class ProgramRules:
     redemption_block_points: int = 1
     redemption_min_points: int = 0
     redemption_max_percent: Decimal | None = None
+    warning_days: int = 14
+    welcome_bonus_points: int = 0
+
+    @property
+    def is_expiring(self) -> bool:
+        """Whether points expire at all."""
+        return (self.points_expiration_days or 0) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,16 @@ class ProgramChange:
     version: ProgramVersion
     base: ProgramVersion | None
     orders_touched: int
+
+    @property
+    def is_expiration_changed(self) -> bool:
+        """Whether points of balances that exist expire at another time, or never, or no longer never."""
+        if self.base is None:
+            return False
+        rules, before = self.version.rules, self.base.rules
+        if not rules.is_expiring and not before.is_expiring:
+            return False
+        return rules.points_expiration_days != before.points_expiration_days
 
 
 class MerchantNotFoundError(LoyaltyError):

@@ -34,6 +34,7 @@ def test_the_example_for_psql_runs_as_printed(shop: Shop) -> None:
         ["100", "19"],
         ["1001", "50", "open"],
         ["1001", "50", "100"],
+        ["dan", "t", "0"],
         ["m1", "25", "20"],
         ["55", "0", "55"],
     ]
@@ -62,7 +63,7 @@ def test_every_function_and_error_that_the_database_has_is_in_the_document(shop:
         "SELECT proname FROM pg_proc WHERE pronamespace = 'loyalty'::regnamespace AND prosecdef "
         "AND has_function_privilege('loyalty_app', oid, 'EXECUTE')"
     )
-    assert len(granted) == 9
+    assert len(granted) == 10
     assert [row.proname for row in granted if f"`{row.proname}(" not in text] == []
     raised = shop.rows(
         "SELECT DISTINCT unnest(regexp_matches(prosrc, 'ERRCODE = ''(LP[0-9]+)''', 'g')) AS code FROM pg_proc "

@@ -4,11 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
+from loyalty_pipelines.db import programs, repairs
+from loyalty_pipelines.db.expiry_run import expire_merchants
+from loyalty_pipelines.domain.repairs import Adjustment
 from loyalty_pipelines.presets import read_preset
 from tests.shops import create_django_shop
 
@@ -66,7 +70,8 @@ def test_the_commands_of_a_document_run_as_printed(
         if command.startswith("loyalty orders import"):
             _forget_the_mapping(engine)
         number = _parked_item(engine) if command.startswith("loyalty queue") else 0
-        run(re.sub(r"\bNUMBER\b", str(number), command), environment, tmp_path)
+        run_id = _run_that_took_points(engine) if "RUN_ID" in command else ""
+        run(re.sub(r"\bNUMBER\b", str(number), command.replace("RUN_ID", run_id)), environment, tmp_path)
 
 
 def run(command: str, environment: dict[str, str], folder: Path) -> None:
@@ -100,6 +105,23 @@ def _parked_item(engine: Engine) -> int:
         ).scalar_one()
         conn.execute(text("UPDATE loyalty.reconciliation_queue SET parked_at = now() WHERE resolved_at IS NULL"))
     return number
+
+
+def _run_that_took_points(engine: Engine) -> str:
+    """Return the id of an expiry run that took points of the customer."""
+    run_id = str(uuid.uuid4())
+    points = Adjustment(merchant_id="1", customer_id=ANN, points=10, reason="r", actor="test", reference=run_id)
+    with engine.begin() as conn:
+        programs.set_version(conn, "1", changes={"points_expiration_days": 365}, valid_from=None, actor="test")
+    # The first run computes all dates by the programme that was set.
+    list(expire_merchants(engine, ["1"], actor="test"))
+    with engine.begin() as conn:
+        repairs.adjust(conn, points)
+        conn.execute(text("UPDATE loyalty.accounts SET expires_at = now() - interval '1 hour'"))
+        conn.execute(text("UPDATE loyalty.accounts SET warned_for = expires_at"))
+    (done,) = expire_merchants(engine, ["1"], actor="test", run_id=run_id)
+    assert done.accounts_expired
+    return run_id
 
 
 def _programme() -> str:

@@ -921,6 +921,46 @@ def test_the_last_activity_never_moves_back(shop: Shop) -> None:
     assert shop.problems() == []
 
 
+# What the expiry engine leaves of an account whose empty balance passed its date.
+PASSED = "UPDATE loyalty.accounts SET expires_at = NULL, warned_for = :at"
+
+
+@pytest.mark.parametrize("paid_at", [JUNE, JULY, JULY + timedelta(hours=1)])
+def test_what_comes_late_to_an_account_whose_date_has_passed_has_a_date_again_and_no_warning(
+    shop: Shop, paid_at: datetime
+) -> None:
+    shop.program(points_expiration_days=10)
+    shop.order("july", "10", paid_at=JULY)
+    shop.award()
+    expires_at = shop.account().expires_at
+    shop.expire("ann")
+    shop.run(PASSED, at=expires_at)
+    shop.order("late", "7", paid_at=paid_at)
+    shop.award()
+    account = shop.account()
+    # All of them within one day of the merchant, so the date is the one that the customer was warned of.
+    assert (account.balance, account.expires_at, account.warned_for) == (7, expires_at, None)
+    assert shop.problems() == []
+
+
+def test_what_comes_late_before_the_date_keeps_the_warning(shop: Shop) -> None:
+    shop.program(points_expiration_days=10)
+    shop.order("july", "10", paid_at=JULY)
+    shop.award()
+    shop.run("UPDATE loyalty.accounts SET expires_at = :at, warned_for = :at", at=AUGUST)
+    shop.order("june", "10", paid_at=JUNE)
+    shop.award()
+    assert (shop.account().expires_at, shop.account().warned_for) == (AUGUST, AUGUST)
+
+
+def test_what_comes_late_never_expires_where_nothing_does(shop: Shop) -> None:
+    shop.order("july", "10", paid_at=JULY)
+    shop.award()
+    shop.order("june", "10", paid_at=JUNE)
+    shop.award()
+    assert shop.account().expires_at is None
+
+
 def test_giving_points_back_is_no_activity(shop: Shop) -> None:
     shop.program(points_expiration_days=10)
     shop.order("1", "10", paid_at=JUNE)

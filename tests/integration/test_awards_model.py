@@ -1,4 +1,4 @@
-"""Random histories of orders, checkouts and repairs against a small model that decides alone what each account has.
+"""Random histories of orders, checkouts, repairs and nights against a small model that decides alone what has to come.
 
 LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (80): a few thousand find what so few only may.
 """
@@ -6,314 +6,106 @@ LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (80): a few thousand fi
 import os
 import tempfile
 import uuid
-from collections import defaultdict
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from loyalty_pipelines.db import repairs
+from loyalty_pipelines.db import notifications, repairs
 from loyalty_pipelines.db.drain import DrainOptions, drain
+from loyalty_pipelines.db.expiry_run import expire_merchants
+from loyalty_pipelines.db.expiry_undo_run import undo_run
 from loyalty_pipelines.db.holds_run import release_stale_holds
 from loyalty_pipelines.db.merges import merge_accounts
+from loyalty_pipelines.db.notifications_run import DeliveryOptions, deliver
+from loyalty_pipelines.domain.expiry import ALL_STEPS, ExpiryOptions, Step
+from loyalty_pipelines.domain.expiry_undo import NothingTakenError, Undo
+from loyalty_pipelines.domain.mail_settings import MailSettings, Transport
 from loyalty_pipelines.domain.merges import Merge
+from loyalty_pipelines.domain.notifications import MailNotTakenError, MailRetries, OutgoingMail, Status
 from loyalty_pipelines.domain.repairs import Adjustment
 from tests.checkout import Checkout
 from tests.cli import Cli
-from tests.shop import LONG_AGO, Shop
+from tests.expiry import NO_LIMITS
+from tests.model import FROM_THE_START, POINT_VALUE, Model, Night, Order, Rules
+from tests.shop import Shop
+from tests.time_travel import Clock
 
 EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "80"))
-STEPS = 25
+STEPS = 30
 AMOUNTS = [Decimal(text) for text in ("19.99", "250", "7", "80", "0.99", "0", "0.004", "1", "1000000000000")]
 RATES = [Decimal(text) for text in ("1", "1.5", "0.002", "0")]
 CUSTOMERS = ["ann", "bob", "cat", None]
-POINT_VALUE = Decimal("0.5")
+WITH_ADDRESS = {"ann", "bob"}
 FEW_POINTS = [1, 3, 50]
 THEN = [1000, 1, 3, 0]  # the size of the batches in which a change is awarded at once, 0 for later
 STATUSES = ["paid", "cancelled", "pending", "refunded", "partially_refunded"]
-MOST_POINTS = 2_000_000_000
-MOST_AMOUNT = 10**12
-Key = tuple[str, str]  # an order and a customer who has or had points of it
+AGES = [0, 0, 0, 1, 8, 20, 45]  # how many days ago an order was paid that the shop writes now
+PERIODS = [7, 30, 1, 2, 15, 13, None]
+# Whoever puts a mail off for hours has it sent on another day of the history, however long that takes to run.
+RETRIES = MailRetries(first_wait=timedelta(hours=2))
+MAIL = MailSettings(transport=Transport.CONSOLE, sender="loyalty@localhost")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """An order as the shop has it."""
+@dataclass
+class Postman:
+    """Takes mails, except those of one customer: it answers to them as it is told."""
 
-    customer: str | None
-    total: Decimal
-    status: str
-    redeemed: int = 0
+    refused: str | None
+    answer: str
+    taken: list[int] = field(default_factory=list)
 
+    def send(self, mail: OutgoingMail) -> None:
+        if self.refused and mail.recipient.address.startswith(self.refused):
+            raise MailNotTakenError("no", status=Status(self.answer))
+        self.taken.append(mail.notification_id)
 
-@dataclass(kw_only=True)
-class Share:
-    """What an account has of an order: points in force, of these waived ones, and of these expired ones."""
-
-    in_force: int = 0
-    waived: int = 0
-    gone: int = 0
+    def close(self) -> None:
+        pass
 
 
-@dataclass(kw_only=True)
-class Hold:
-    """What an order redeems, and whose points they are."""
-
-    customer: str
-    points: int
-    status: str
+def zone_of_noon(now: datetime) -> str:
+    """A zone with no other clock in summer, where no history will see midnight: it is about noon there."""
+    return f"Etc/GMT{now.astimezone(UTC).hour - 12:+d}"
 
 
-class Model:
-    """What the ledger has to show, by the words of the design."""
-
-    def __init__(self, *, is_debt_allowed: bool) -> None:
-        self.is_debt_allowed = is_debt_allowed
-        self.rate = RATES[0]
-        self.orders: dict[str, Order] = {}
-        self.refunded: dict[str, Decimal] = defaultdict(Decimal)
-        self.inbox: list[tuple[str, int, str]] = []
-        self.balances: dict[str, int] = defaultdict(int)
-        self.shares: dict[Key, Share] = {}
-        self.queued: dict[str, str] = {}
-        self.held: dict[str, int] = defaultdict(int)
-        self.holds: dict[str, Hold] = {}
-        self.owed: set[str] = set()
-        self.updates: dict[str, tuple[str, int, int]] = {}
-        self.survivors: dict[str, str] = {}
-        self.openings: set[str] = set()
-
-    def note(self, order_id: str, *customers: str | None) -> None:
-        for customer in {name or "" for name in customers}:
-            self.inbox.append((customer, len(self.inbox), order_id))
-
-    def award(self, batch_size: int) -> None:
-        rows, self.inbox = sorted(self.inbox), []
-        for start in range(0, len(rows), batch_size):
-            targets: dict[Key, int] = {}
-            order_ids = {row[2] for row in rows[start : start + batch_size]}
-            for order_id in order_ids:
-                targets.update(self.look_at(order_id))
-            for order_id in order_ids:
-                if self.step(order_id) == "give_back":
-                    self.give_back(order_id)
-            # Credits first. Then debits, those of the order that was paid first before others: ids count down.
-            for key in sorted(targets, reverse=True):
-                self.grow(key, targets[key])
-            for key in sorted(targets, reverse=True):
-                self.shrink(key, targets[key])
-            for order_id in sorted(order_ids):
-                if self.step(order_id) == "take":
-                    self.take_or_owe(order_id)
-                elif self.orders[order_id].status != "deleted":
-                    self.owed.discard(order_id)
-
-    def look_at(self, order_id: str) -> dict[Key, int]:
-        """Return what each account deserves for the order now; nothing when it is left as it is."""
-        targets = {} if self.orders[order_id].status == "deleted" else self.targets(order_id)
-        if isinstance(targets, str):
-            self.queued[order_id] = targets
-            return {}
-        self.queued.pop(order_id, None)
-        return targets
-
-    def targets(self, order_id: str) -> dict[Key, int] | str:
-        """The same, without a trace; for an order that nobody can decide, the reason."""
-        order = self.orders[order_id]
-        is_paid = order.status in ("paid", "partially_refunded")
-        customer = self.survivor(order.customer) if order.customer else None
-        net = order.total - self.refunded[order_id] - order.redeemed * POINT_VALUE
-        points = int(max(net, Decimal(0)) * self.rate)
-        if is_paid and not order.customer:
-            return {}
-        if is_paid and self.refunded[order_id] > MOST_AMOUNT:
-            return "amount_invalid"
-        if is_paid and points > MOST_POINTS:
-            return "points_out_of_range"
-        targets = dict.fromkeys((key for key in self.shares if key[0] == order_id), 0)
-        return targets | {(order_id, customer): points} if is_paid and customer else targets
-
-    def is_different(self, order_id: str) -> bool:
-        """Whether looking at the order would change something."""
-        if self.orders[order_id].status == "deleted":
-            return False
-        step = self.step(order_id)
-        if step == "give_back" or (step == "take" and order_id not in self.owed):
-            return True
-        targets = self.targets(order_id)
-        if isinstance(targets, str) or order_id in self.queued:
-            return self.queued.get(order_id) != targets
-        shares = self.shares
-        return any(key not in shares or shares[key].in_force - shares[key].waived != targets[key] for key in targets)
-
-    def grow(self, key: Key, target: int) -> None:
-        share = self.shares.setdefault(key, Share())
-        more = max(target - (share.in_force - share.waived), 0)
-        forgiven = min(more, share.waived)
-        share.waived -= forgiven
-        share.in_force += more - forgiven
-        self.balances[key[1]] += more - forgiven
-
-    def shrink(self, key: Key, target: int) -> None:
-        share, customer = self.shares[key], key[1]
-        less = max(share.in_force - share.waived - target, 0)
-        there = max(share.in_force - share.waived - share.gone, 0)
-        free = max(self.balances[customer] - self.held[customer], 0)
-        taken = min(less, there if self.is_debt_allowed else min(there, free))
-        share.in_force -= taken
-        share.waived += less - taken
-        self.balances[customer] -= taken
-
-    # --- redemptions ---
-
-    def survivor(self, customer: str) -> str:
-        return self.survivors.get(customer, customer)
-
-    def is_undone(self, order_id: str) -> bool:
-        order = self.orders[order_id]
-        return order.status in ("cancelled", "refunded")
-
-    def step(self, order_id: str) -> str | None:
-        """Return what an order's redemption needs of a batch."""
-        order, hold = self.orders[order_id], self.holds.get(order_id)
-        if hold is None:
-            return None
-        worth = order.total - hold.points * POINT_VALUE
-        is_undone = order.status == "cancelled" or (order.status == "refunded" and self.refunded[order_id] <= worth)
-        if is_undone and hold.status in ("open", "captured"):
-            return "give_back"
-        is_paid = order.status in ("paid", "partially_refunded")
-        is_paid_out = order.status == "refunded" and hold.status == "restored" and not is_undone
-        is_owed = (is_paid or is_paid_out) and order.redeemed == hold.points and hold.status != "captured"
-        return "take" if is_owed else None
-
-    def give_back(self, order_id: str) -> None:
-        hold = self.holds[order_id]
-        if hold.status == "open":
-            self.held[hold.customer] -= hold.points
-            hold.status = "released"
-        elif hold.status == "captured":
-            self.balances[hold.customer] += hold.points
-            hold.status = "restored"
-
-    def spendable(self, customer: str) -> int:
-        return max(self.balances[customer] - self.held[customer], 0)
-
-    def take(self, order_id: str, *, is_due: bool = False) -> str:
-        """Take the points of a hold; return the error's code, or nothing."""
-        hold = self.holds[order_id]
-        if hold.status == "captured":
-            return ""
-        if hold.status == "open":
-            self.held[hold.customer] -= hold.points
-        elif self.is_undone(order_id) and not is_due:
-            return "LP008"
-        elif hold.points > self.spendable(hold.customer):
-            return "LP002"
-        self.balances[hold.customer] -= hold.points
-        hold.status = "captured"
-        return ""
-
-    def take_or_owe(self, order_id: str) -> None:
-        if self.take(order_id, is_due=True):
-            self.owed.add(order_id)
-        else:
-            self.owed.discard(order_id)
-
-    def reserve(self, order_id: str, customer: str, points: int) -> str:
-        hold, holder = self.holds.get(order_id), self.survivor(customer)
-        if hold and hold.status in ("open", "captured"):
-            return "" if (hold.customer, hold.points) == (holder, points) else "LP003"
-        if hold and self.is_undone(order_id):
-            return "LP008"
-        if points > self.spendable(holder):
-            return "LP002"
-        self.holds[order_id] = Hold(customer=holder, points=points, status="open")
-        self.held[holder] += points
-        return ""
-
-    def redeem(self, order_id: str, customer: str, points: int) -> str:
-        return self.reserve(order_id, customer, points) or self.take(order_id)
-
-    def capture(self, order_id: str) -> str:
-        return self.take(order_id) if order_id in self.holds else "LP009"
-
-    def release(self, order_id: str) -> str:
-        if order_id not in self.holds:
-            return "LP009"
-        is_paid = self.orders[order_id].status in ("paid", "partially_refunded")
-        if self.holds[order_id].status == "captured" and is_paid:
-            return "LP012"
-        self.give_back(order_id)
-        return ""
-
-    def update(self, order_id: str, customer: str, earned: int, redeemed: int) -> str:
-        holder, order = self.survivor(customer), self.orders[order_id]
-        if order.status != "deleted" and order.customer and self.survivor(order.customer) != holder:
-            return "LP011"
-        request = (holder, earned, redeemed)
-        if order_id in self.updates:
-            before = self.updates[order_id]
-            is_in_force = not before[2] or self.holds[order_id].status == "captured"
-            if before[0] != holder or (is_in_force and before != request):
-                return "LP003"
-            if is_in_force:
-                return ""
-        if self.is_undone(order_id):
-            return "LP008"
-        if redeemed and (code := self.redeem(order_id, customer, redeemed)):
-            return code
-        if earned and not any(key[0] == order_id for key in self.shares):
-            self.shares[order_id, holder] = Share(in_force=earned)
-            self.balances[holder] += earned
-        self.updates[order_id] = request
-        return ""
-
-    # --- repairs ---
-
-    def merge(self, customer: str, into: str) -> None:
-        self.survivors = {one: into if other == customer else other for one, other in self.survivors.items()}
-        self.survivors[customer] = into
-        self.balances[into] += self.balances.pop(customer, 0)
-        self.held[into] += self.held.pop(customer, 0)
-        for order_id, holder in list(self.shares):
-            if holder == customer:
-                old, new = self.shares[order_id, holder], self.shares.setdefault((order_id, into), Share())
-                new.in_force += old.in_force
-                new.waived += old.waived
-                new.gone = max(new.gone, old.gone)
-                self.shares[order_id, holder] = Share()
-        for hold in self.holds.values():
-            hold.customer = into if hold.customer == customer else hold.customer
-        self.updates = {
-            order_id: (into if request[0] == customer else request[0], *request[1:])
-            for order_id, request in self.updates.items()
-        }
-
-    def expire(self, customer: str) -> None:
-        self.balances[customer] = self.held[customer]
-        for (_, holder), share in self.shares.items():
-            if holder == customer:
-                share.gone = share.in_force
-
-
-class OrderHistories(RuleBasedStateMachine):
-    """Does the same to a merchant of its own and to the model, and compares them after every award."""
+class Histories(RuleBasedStateMachine):
+    """Does the same to a merchant of its own and to the model, and compares them."""
 
     shop: ClassVar[Shop]
+    clock: ClassVar[Clock]
 
-    @initialize(is_debt_allowed=st.booleans())
-    def open_the_shop(self, is_debt_allowed: bool) -> None:
-        self.merchant = uuid.uuid4().hex
+    @initialize(
+        is_debt_allowed=st.booleans(),
+        period=st.sampled_from(PERIODS),
+        warning_days=st.sampled_from([14, 3]),
+        bonus=st.sampled_from([0, 0, 30]),
+    )
+    def open_the_shop(self, is_debt_allowed: bool, period: int | None, warning_days: int, bonus: int) -> None:
+        shop, self.merchant = self.shop, uuid.uuid4().hex
         self.clawback = "allow_negative" if is_debt_allowed else "clamp_to_zero"
-        self.model = Model(is_debt_allowed=is_debt_allowed)
-        self.shop.merchant(self.merchant, clawback=self.clawback, point_value_amount=POINT_VALUE)
-        self.checkout = Checkout(self.shop.engine)
+        rules = Rules(valid_from=FROM_THE_START, period=period, warning_days=warning_days, bonus=bonus)
+        self.model = Model(rules, is_debt_allowed=is_debt_allowed, with_address=WITH_ADDRESS)
+        now = shop.value("SELECT now()")
+        self.zone = zone_of_noon(now)
+        self.midnight = shop.value("SELECT loyalty.local_midnight(:now, 0, :zone)", now=now, zone=self.zone)
+        shop.merchant(self.merchant, timezone=self.zone, **self._columns(rules))
+        for customer in sorted(WITH_ADDRESS):
+            shop.run(
+                "INSERT INTO sample_shop.customers (merchant_id, id, email) VALUES (:merchant, :id, :id || '@example.com')",
+                merchant=self.merchant,
+                id=customer,
+            )
+        # Mails of histories before this one are not delivered with its own.
+        shop.run("UPDATE loyalty.notifications SET status = 'void', settled_at = now() WHERE status = 'pending'")
+        self.checkout = Checkout(shop.engine)
+        self.sent: Counter[int] = Counter()
 
     # --- what the shop does ---
 
@@ -321,10 +113,10 @@ class OrderHistories(RuleBasedStateMachine):
         total=st.sampled_from(AMOUNTS),
         customer=st.sampled_from(CUSTOMERS),
         status=st.sampled_from(["paid", "paid", "cancelled"]),
+        age=st.sampled_from(AGES),
     )
-    def order(self, total: Decimal, customer: str | None, status: str) -> None:
-        order_id = f"{900 - len(self.model.orders):03}"
-        self._write(order_id, Order(customer=customer, total=total, status=status))
+    def order(self, total: Decimal, customer: str | None, status: str, age: int) -> None:
+        self._order(total, customer, status, age)
 
     @precondition(lambda self: self.model.orders)
     @rule(pick=st.integers(0, 99), status=st.sampled_from(STATUSES), then=st.sampled_from(THEN))
@@ -394,23 +186,38 @@ class OrderHistories(RuleBasedStateMachine):
 
     @rule(customer=st.sampled_from(CUSTOMERS[:3]), share=st.sampled_from([1, 1, 3]))
     def spend(self, customer: str, share: int) -> None:
-        customer = self.model.survivor(customer)
         points = self.model.spendable(customer) // share
-        if points > 0:
-            self.shop.spend(customer, points, merchant=self.merchant)
-            self.model.balances[customer] -= points
-
-    @rule(customer=st.sampled_from(CUSTOMERS[:3]))
-    def expire(self, customer: str) -> None:
-        customer = self.model.survivor(customer)
-        if self.model.balances[customer] > self.model.held[customer]:
-            self.shop.expire(customer, merchant=self.merchant)
-            self.model.expire(customer)
+        if points > 0 and self.model.rules.is_active:
+            self.shop.spend(self.model.survivor(customer), points, merchant=self.merchant)
+            self.model.tick()
+            self.model.move(customer, -points)
 
     @rule(rate=st.sampled_from(RATES))
     def change_the_programme_from_the_start(self, rate: Decimal) -> None:
-        self.shop.program(self.merchant, points_per_unit=rate, clawback=self.clawback, point_value_amount=POINT_VALUE)
-        self.model.rate = rate
+        self._add_version(replace(self.model.rules_at(FROM_THE_START), rate=rate))
+
+    @rule(period=st.sampled_from(PERIODS), warning_days=st.sampled_from([14, 14, 3]))
+    def change_the_period(self, period: int | None, warning_days: int) -> None:
+        self._add_version(self.model.with_changes(period=period, warning_days=warning_days))
+
+    @rule(is_night_between=st.booleans())
+    def switch_the_programme(self, is_night_between: bool) -> None:
+        self._add_version(self.model.with_changes(is_active=not self.model.rules.is_active))
+        if is_night_between:
+            self.night("once")
+
+    @precondition(lambda self: self.model.accounts)
+    @rule(pick=st.integers(0, 2))
+    def switch_an_account(self, pick: int) -> None:
+        customer = self._pick_account(pick)
+        if customer not in self.model.survivors:
+            self.model.accounts[customer].is_active ^= True
+            self.shop.run(
+                "UPDATE loyalty.accounts SET is_active = NOT is_active "
+                "WHERE merchant_id = :merchant AND customer_id = :customer",
+                merchant=self.merchant,
+                customer=customer,
+            )
 
     # --- checkouts ---
 
@@ -423,19 +230,15 @@ class OrderHistories(RuleBasedStateMachine):
     )
     def begin_a_checkout(self, pick: int, customer: str, points: int, action: str) -> None:
         order_id = self._pick(pick)
-        arguments = (7, points) if action == "update" else (points,)
-        expected = (
-            self.model.update(order_id, customer, *arguments)
-            if action == "update"
-            else getattr(self.model, action)(order_id, customer, points)
-        )
-        self._expect(expected, action, order_id, *arguments, customer)
+        if action == "update":
+            self._check_out("update", order_id, (customer, 7, points), (7, points, customer))
+        else:
+            self._check_out(action, order_id, (customer, points), (points, customer))
 
     @precondition(lambda self: self.model.orders)
     @rule(pick=st.integers(0, 99), action=st.sampled_from(["capture", "release"]))
     def end_a_checkout(self, pick: int, action: str) -> None:
-        order_id = self._pick(pick)
-        self._expect(getattr(self.model, action)(order_id), action, order_id)
+        self._check_out(action, self._pick(pick))
 
     @rule(
         customer=st.sampled_from(CUSTOMERS[:3]),
@@ -446,16 +249,15 @@ class OrderHistories(RuleBasedStateMachine):
     )
     def check_out(self, customer: str, points: int, status: str, ends: str, then: int) -> None:
         """A whole checkout, or one that ends half-way."""
-        self.order(Decimal(80), customer, "pending")
-        order_id = f"{900 - len(self.model.orders) + 1:03}"
+        order_id = self._order(Decimal(80), customer, "pending", 0)
         self._change(order_id, replace(self.model.orders[order_id], redeemed=points))
-        self._expect(self.model.reserve(order_id, customer, points), "reserve", order_id, points, customer)
+        self._check_out("reserve", order_id, (customer, points), (points, customer))
         self._change(order_id, replace(self.model.orders[order_id], status=status))
         self.award(then)
         if ends == "expire":
             self.expire_holds()
         elif ends:
-            self._expect(getattr(self.model, ends)(order_id), ends, order_id)
+            self._check_out(ends, order_id)
 
     @rule()
     def expire_holds(self) -> None:
@@ -470,8 +272,7 @@ class OrderHistories(RuleBasedStateMachine):
     @rule(customer=st.sampled_from(CUSTOMERS[:3]), points=st.sampled_from([5, -2]))
     def adjust(self, customer: str, points: int) -> None:
         customer = self.model.survivor(customer)
-        is_there = self._has_account(customer)
-        if is_there and (points > 0 or self.model.spendable(customer) >= -points):
+        if customer in self.model.accounts and (points > 0 or self.model.account(customer).free >= -points):
             adjustment = Adjustment(
                 merchant_id=self.merchant,
                 customer_id=customer,
@@ -482,12 +283,16 @@ class OrderHistories(RuleBasedStateMachine):
             )
             with self.shop.engine.begin() as conn:
                 repairs.adjust(conn, adjustment)
-            self.model.balances[customer] += points
+            self.model.tick()
+            self.model.move(customer, points)
 
     @rule(pair=st.sampled_from([("ann", "bob"), ("bob", "cat"), ("cat", "ann"), ("bob", "ann")]))
     def merge(self, pair: tuple[str, str]) -> None:
         customer, into = pair
-        if customer in self.model.survivors or into in self.model.survivors or not self._has_account(customer):
+        accounts, survivors = self.model.accounts, self.model.survivors
+        if customer in survivors or into in survivors or customer not in accounts:
+            return
+        if not accounts[customer].is_active or not self.model.account(into).is_active:
             return
         merge = Merge(
             merchant_id=self.merchant, customer_id=customer, into_customer_id=into, reason="model", actor="model"
@@ -495,10 +300,12 @@ class OrderHistories(RuleBasedStateMachine):
         with self.shop.engine.begin() as conn:
             merge_accounts(conn, merge)
         self.model.merge(customer, into)
+        self._compare_accounts()
 
     @rule(customer=st.sampled_from(CUSTOMERS[:3]), points=st.sampled_from([10, 60]))
     def import_an_opening_balance(self, customer: str, points: int) -> None:
-        if customer in self.model.survivors or customer in self.model.openings:
+        model = self.model
+        if customer in model.survivors or customer in model.openings or not model.rules.is_active:
             return
         with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
             file.write(f"customer_id,points\n{customer},{points}\n")
@@ -506,8 +313,114 @@ class OrderHistories(RuleBasedStateMachine):
             cli = Cli(self.shop.engine.url.render_as_string(hide_password=False))
             for _ in range(2):
                 cli.ok("accounts", "import", file.name, "--merchant", self.merchant)
-        self.model.openings.add(customer)
-        self.model.balances[customer] += points
+        model.open_with(customer, points)
+        self._compare_accounts()
+
+    # --- time, nights, mails ---
+
+    @rule(days=st.sampled_from([1, 1, 2, 6, 14, 31]))
+    def pass_days(self, days: int) -> None:
+        """Nobody does anything, and nothing runs."""
+        self.clock.pass_days(self.merchant, days)
+        self.model.pass_days(days)
+
+    @rule(days=st.integers(1, 4), refused=st.sampled_from([None, None, "ann"]))
+    def live_days(self, days: int, refused: str | None) -> None:
+        """Some days as they should be."""
+        for _ in range(days):
+            self.pass_days(1)
+            self.night("once")
+            self.deliver(refused, "pending")
+
+    @precondition(lambda self: any(self.model.live_accounts()))
+    @rule(
+        pick=st.integers(0, 2),
+        edge=st.sampled_from(["warning", "warning", "date"]),
+        days_more=st.sampled_from([-1, 0, 0, 1]),
+        mode=st.sampled_from(["once", "twice"]),
+    )
+    def go_to_an_edge(self, pick: int, edge: str, days_more: int, mode: str) -> None:
+        """Time passes until an account has to be warned, or has its date, or just not yet, or is late."""
+        dates = [expires for _, _, expires in self.model.live_accounts()]
+        lead = self.model.rules.lead or 1
+        on = dates[pick % len(dates)] + days_more - (lead if edge == "warning" else 0)
+        if on > self.model.today:
+            self.pass_days(on - self.model.today)
+        self.night(mode)
+
+    @rule(mode=st.sampled_from(["once", "once", "twice", "step by step", "dry first"]))
+    def night(self, mode: str) -> None:
+        is_scheduled = self.model.known == (self.model.rules.period, self.model.rules.is_active)
+        dry = self._run_night(is_dry_run=True) if mode == "dry first" and is_scheduled else None
+        run_id = uuid.uuid4().hex
+        if mode == "step by step":
+            for step in (Step.WARN, Step.PLAN):
+                self._run_night(run_id, steps=frozenset({step}))
+            self._run_night(run_id, steps=frozenset({Step.EXPIRE}))
+        else:
+            self._run_night(run_id)
+        expected = self.model.run_night(run_id)
+        self._compare_night(run_id, expected)
+        if dry:
+            found = (dry.accounts_warned, dry.points_warned, dry.accounts_moved, dry.accounts_expired, dry.points_expired)
+            assert found == (
+                expected.warned,
+                expected.points_warned,
+                expected.moved,
+                expected.expired,
+                expected.points_expired,
+            )
+        if mode == "twice":
+            self._run_night(again := uuid.uuid4().hex)
+            assert self.model.run_night(again).expired == 0
+        self._compare_accounts()
+
+    @rule()
+    def night_without_warnings(self) -> None:
+        run_id = uuid.uuid4().hex
+        self._run_night(run_id, is_warning_required=False)
+        self._compare_night(run_id, self.model.run_night(run_id, is_warning_required=False))
+        self._compare_accounts()
+
+    @rule(
+        refused=st.sampled_from([None, None, None, "ann", "bob"]), answer=st.sampled_from(["pending", "failed", "parked"])
+    )
+    def deliver(self, refused: str | None, answer: str) -> None:
+        postman = Postman(refused, answer)
+        for _ in range(20):
+            # It gives up a run after ten refusals in a row.
+            report = deliver(self.shop.engine, postman, settings=MAIL, options=DeliveryOptions(retries=RETRIES))
+            assert report.failures == {}
+            if report.server_problem is None:
+                break
+        self.sent.update(postman.taken)
+        self.model.deliver(refused, answer)
+        self._compare_accounts()
+
+    @rule(is_given_up=st.booleans())
+    def look_after_the_mails(self, is_given_up: bool) -> None:
+        with self.shop.engine.begin() as conn:
+            if is_given_up:
+                notifications.park(conn, merchant_id=self.merchant, reason="model")
+                self.model.park_mails()
+            else:
+                notifications.retry(conn, merchant_id=self.merchant)
+                self.model.retry_mails()
+
+    @precondition(lambda self: any(self.model.nights.values()))
+    @rule(
+        pick=st.integers(0, 9),
+        is_for_one=st.booleans(),
+        is_mailed=st.booleans(),
+        page_size=st.sampled_from([1, 500]),
+        then=st.sampled_from(THEN),
+    )
+    def undo(self, pick: int, is_for_one: bool, is_mailed: bool, page_size: int, then: int) -> None:
+        runs = [run_id for run_id, taken in self.model.nights.items() if taken]
+        run_id = runs[-1 - pick % len(runs)]
+        customer = self.model.nights[run_id][0].customer if is_for_one else None
+        self._undo(run_id, customer, is_mailed=is_mailed, page_size=page_size)
+        self.award(then)
 
     # --- awarding, and the histories that matter most ---
 
@@ -533,19 +446,56 @@ class OrderHistories(RuleBasedStateMachine):
         order_id = self._pick(pick)
         self._change(order_id, replace(self.model.orders[order_id], status="paid", total=total))
         self.award(1)
-        self.order(Decimal(80), self.model.orders[order_id].customer, "paid")
+        self._order(Decimal(80), self.model.orders[order_id].customer, "paid", 0)
         self._change(order_id, replace(self.model.orders[order_id], status="refunded"))
         self.award(1000)
 
-    @rule(total=st.sampled_from(AMOUNTS[:4]), later=st.sampled_from(AMOUNTS[:4]), pick=st.integers(0, 99))
-    def earn_and_expire_and_earn_again_and_take_back(self, total: Decimal, later: Decimal, pick: int) -> None:
-        self.order(total, "ann", "paid")
+    @rule(customer=st.sampled_from(CUSTOMERS[:3]), total=st.sampled_from(AMOUNTS[:4]), days_late=st.sampled_from([0, 0, 5]))
+    def earn_and_be_warned_and_expire(self, customer: str, total: Decimal, days_late: int) -> None:
+        if not self.model.rules.is_active or not self.model.rules.period:
+            self._add_version(self.model.with_changes(is_active=True, period=self.model.rules.period or 7))
+        self._order(total, customer, "paid", 0)
         self.award(1000)
-        self.expire("ann")
-        self.order(later, "ann", "paid")
+        self.night("once")
+        account, lead = self.model.account(customer), self.model.rules.lead or 1
+        for _ in range(2):
+            if account.expires is not None:
+                self.pass_days(max(0, account.expires - lead + days_late - self.model.today))
+                self.night("once")
+                self.deliver(None, "pending")
+        if account.expires is not None:
+            self.pass_days(max(0, account.expires - self.model.today))
+        self.night("once")
+
+    @rule(
+        total=st.sampled_from(AMOUNTS[:4]),
+        later=st.sampled_from(AMOUNTS[:4]),
+        pick=st.integers(0, 99),
+        is_undone=st.booleans(),
+    )
+    def earn_and_expire_and_earn_again_and_take_back(
+        self, total: Decimal, later: Decimal, pick: int, is_undone: bool
+    ) -> None:
+        self.earn_and_be_warned_and_expire("ann", total, 0)
+        self._order(later, "ann", "paid", 0)
         self.change_amount(pick, later, 1000)
         self.spend("ann", 3)
+        runs = [run_id for run_id, taken in self.model.nights.items() if taken]
+        if is_undone and runs:
+            self._undo(runs[-1], None, is_mailed=False)
         self.change_status(pick, "cancelled", 1000)
+
+    @rule(period=st.sampled_from(PERIODS), other=st.sampled_from(PERIODS), total=st.sampled_from(AMOUNTS[:3]))
+    def be_warned_and_active_under_another_period(self, period: int | None, other: int | None, total: Decimal) -> None:
+        self._order(total, "ann", "paid", 0)
+        self.award(1000)
+        self.go_to_an_edge(0, "warning", 0, "once") if any(self.model.live_accounts()) else None
+        self.adjust("ann", 5)
+        self.deliver("ann", "failed")
+        self.change_the_period(period, 14)
+        self.night("once")
+        self.change_the_period(other, 14)
+        self.night("once")
 
     def teardown(self) -> None:
         if hasattr(self, "model"):
@@ -559,21 +509,35 @@ class OrderHistories(RuleBasedStateMachine):
 
     # --- helpers ---
 
-    def _expect(self, code: str, action: str, *arguments: object) -> None:
+    def _columns(self, rules: Rules) -> dict[str, Any]:
+        return {
+            "points_per_unit": rules.rate,
+            "points_expiration_days": rules.period,
+            "warning_days": rules.warning_days,
+            "is_active": rules.is_active,
+            "welcome_bonus_points": rules.bonus,
+            "clawback": self.clawback,
+            "point_value_amount": POINT_VALUE,
+        }
+
+    def _add_version(self, rules: Rules) -> None:
+        columns = self._columns(rules)
+        if rules.valid_from != FROM_THE_START:
+            columns["valid_from"] = self.shop.value("SELECT clock_timestamp()")
+        self.shop.program(self.merchant, **columns)
+        self.model.versions.append(rules)
+
+    def _check_out(
+        self, action: str, order_id: str, model_arguments: tuple = (), arguments: tuple | None = None
+    ) -> None:
         """Call a checkout function, which must succeed, or fail with the code that the model gives."""
-        call = getattr(self.checkout, action)
+        code = self.model.attempt(lambda: getattr(self.model, action)(order_id, *model_arguments))
+        called = (order_id, *(model_arguments if arguments is None else arguments))
         more = {"merchant_id": self.merchant} if action == "update" else {"merchant": self.merchant}
         if code:
-            self.checkout.refused(code, action, *arguments, **more)
+            self.checkout.refused(code, action, *called, **more)
         else:
-            call(*arguments, **more)
-
-    def _has_account(self, customer: str) -> bool:
-        return self.shop.value(
-            "SELECT EXISTS (SELECT FROM loyalty.accounts WHERE merchant_id = :id AND customer_id = :customer)",
-            id=self.merchant,
-            customer=customer,
-        )
+            getattr(self.checkout, action)(*called, **more)
 
     def _pick(self, pick: int) -> str:
         """Return the id of an order that the shop has, which it gets back where it was deleted."""
@@ -583,7 +547,19 @@ class OrderHistories(RuleBasedStateMachine):
             self._write(order_id, replace(order, status="paid"))
         return order_id
 
+    def _pick_account(self, pick: int) -> str:
+        return list(self.model.accounts)[pick % len(self.model.accounts)]
+
+    def _order(self, total: Decimal, customer: str | None, status: str, age: int) -> str:
+        """Write a new order; later ones have lower ids and are paid at later minutes of their day."""
+        number = len(self.model.orders)
+        order_id = f"{900 - number:03}"
+        paid = (self.model.today - age, number)
+        self._write(order_id, Order(customer=customer, total=total, status=status, paid=paid))
+        return order_id
+
     def _write(self, order_id: str, order: Order) -> None:
+        day, minutes = order.paid
         self.shop.order(
             order_id,
             order.total,
@@ -591,7 +567,7 @@ class OrderHistories(RuleBasedStateMachine):
             merchant=self.merchant,
             status=order.status,
             points_redeemed=order.redeemed,
-            paid_at=LONG_AGO + timedelta(minutes=1000 - int(order_id)),
+            paid_at=self.midnight + timedelta(days=day - self.model.today, minutes=minutes),
         )
         self.model.orders[order_id] = order
         self.model.note(order_id, order.customer)
@@ -610,17 +586,102 @@ class OrderHistories(RuleBasedStateMachine):
         if order != before:
             self.model.note(order_id, before.customer, order.customer)
 
+    def _run_night(self, run_id: str | None = None, **options: Any) -> Any:
+        options = {"limits": NO_LIMITS, "steps": ALL_STEPS, "chunk_size": 2, **options}
+        (done,) = expire_merchants(
+            self.shop.engine, [self.merchant], options=ExpiryOptions(**options), actor="model", run_id=run_id
+        )
+        assert done.failure is None, done.failure
+        assert done.refused == {}
+        return done
+
+    def _undo(self, run_id: str, customer: str | None, *, is_mailed: bool, page_size: int = 500) -> None:
+        undo = Undo(
+            run_id=run_id, merchant_id=self.merchant, customer_id=customer, is_mailed=is_mailed, reason="model", actor="m"
+        )
+        (found,) = undo_run(self.shop.engine, undo, page_size=page_size).merchants
+        expected = self.model.undo(run_id, customer, is_mailed=is_mailed)
+        assert (found.accounts, found.points, found.accounts_before) == expected
+        nobody = replace(undo, customer_id="dan")
+        with pytest.raises(NothingTakenError):
+            undo_run(self.shop.engine, nobody)
+        self._compare_accounts()
+
+    # --- comparing ---
+
     def _count_entries(self) -> int:
         return self.shop.value("SELECT count(*) FROM loyalty.ledger_entries WHERE merchant_id = :id", id=self.merchant)
 
+    def _compare_night(self, run_id: str, night: Night) -> None:
+        (run,) = self.shop.rows(
+            "SELECT * FROM loyalty.expiry_runs WHERE merchant_id = :merchant AND run_id = :run_id",
+            merchant=self.merchant,
+            run_id=run_id,
+        )
+        assert run.finished_at is not None
+        assert (run.accounts_warned, run.points_warned, run.accounts_moved) == (
+            night.warned,
+            night.points_warned,
+            night.moved,
+        )
+        assert (run.accounts_waiting or 0, run.accounts_expired, run.points_expired) == (
+            night.waiting,
+            night.expired,
+            night.points_expired,
+        )
+
+    def _compare_accounts(self) -> None:
+        """Compare what each account has, its date, and all mails."""
+        shop, model, values = self.shop, self.model, {"id": self.merchant, "zone": self.zone}
+        day = "CAST({} AT TIME ZONE :zone AS date) - CAST(now() AT TIME ZONE :zone AS date)"
+        rows = shop.rows(
+            "SELECT customer_id, balance, held, is_active, warned_for = expires_at AS is_warned, "
+            f"{day.format('last_activity_at')} AS active_in, {day.format('expires_at')} AS expires_in, "
+            "expires_at = date_trunc('day', expires_at, :zone) AS is_midnight "
+            "FROM loyalty.accounts WHERE merchant_id = :id ORDER BY account_id",
+            **values,
+        )
+        today = model.today
+
+        def shifted(days: int | None) -> int | None:
+            return None if days is None else days + today
+
+        found = {}
+        for row in rows:
+            assert row.is_midnight in (None, True)
+            of_date = (shifted(row.active_in), shifted(row.expires_in), bool(row.is_warned))
+            is_gone = row.customer_id in model.survivors
+            found[row.customer_id] = (row.balance, row.held, row.is_active, *(() if is_gone else of_date))
+        expected = {}
+        for customer, account in model.accounts.items():
+            of_date = (account.last and account.last[0], account.expires, account.is_warned)
+            is_gone = customer in model.survivors
+            expected[customer] = (account.balance, account.held, account.is_active, *(() if is_gone else of_date))
+        assert found == expected
+        assert list(found) == list(expected)
+        named = "CAST(payload ->> 'expires_at' AS timestamptz)"
+        mails = shop.rows(
+            "SELECT customer_id, template, CAST(payload ->> 'points' AS bigint) AS points, "
+            f"{day.format(named)} AS goes_in, status, attempts FROM loyalty.notifications WHERE merchant_id = :id",
+            **values,
+        )
+        assert Counter((*row[:3], shifted(row.goes_in), row.status, row.attempts) for row in mails) == Counter(
+            (mail.customer, mail.template, mail.points, mail.on, mail.status, mail.attempts) for mail in model.mails
+        )
+        entries = shop.rows(
+            "SELECT run_id, kind, points FROM loyalty.ledger_entries "
+            "WHERE merchant_id = :id AND reference_type = 'expiry' ORDER BY 1, 2, 3",
+            **values,
+        )
+        taken = [(run_id, one) for run_id, night in model.nights.items() for one in night]
+        assert [tuple(row) for row in entries] == sorted(
+            [(run_id, "expired", -one.points) for run_id, one in taken]
+            + [(run_id, "adjusted", one.points) for run_id, one in taken if one.is_undone]
+        )
+
     def _compare(self) -> None:
         shop, model = self.shop, self.model
-        accounts = shop.rows(
-            "SELECT customer_id, balance, held FROM loyalty.accounts WHERE merchant_id = :id", id=self.merchant
-        )
-        assert {name: (points, held) for name, points, held in accounts if points or held} == {
-            name: (points, model.held[name]) for name, points in model.balances.items() if points or model.held[name]
-        }
+        self._compare_accounts()
         shares = shop.rows(
             "SELECT order_id, customer_id, in_force_points, waived_points FROM loyalty.order_points "
             "JOIN loyalty.accounts USING (merchant_id, account_id) WHERE merchant_id = :id",
@@ -644,11 +705,12 @@ class OrderHistories(RuleBasedStateMachine):
         assert shop.problems(merchant=self.merchant) == []
 
 
-@pytest.mark.timeout(300 + 3 * EXAMPLES)
-def test_whatever_happens_to_orders_the_ledger_shows_what_the_model_says(shop: Shop) -> None:
-    OrderHistories.shop = shop
+@pytest.mark.timeout(300 + 6 * EXAMPLES)
+def test_whatever_happens_the_ledger_and_the_mails_are_what_the_model_says(shop: Shop) -> None:
+    Histories.shop = shop
+    Histories.clock = Clock(shop)
     run_state_machine_as_test(
-        OrderHistories,
+        Histories,
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,

@@ -54,6 +54,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(cli: Cli, shop: Sho
     shop.order("1", "10")
     found = cli.ok("award", "--dry-run")
     assert "1 order changed balances by 10 points. It was a dry run: nothing was written." in found.out
+    assert "1 new customer enrolled, with 0 points of welcome bonus." in found.out
     assert shop.balance() == 0
     cli.ok("award")
     assert shop.balance() == 10

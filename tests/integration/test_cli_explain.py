@@ -183,6 +183,19 @@ def test_an_order_that_moved_is_explained_with_both_customers(cli: Cli, shop: Sh
     assert document["orders"][0]["holder_customer_id"] == "bob"
 
 
+def test_a_welcome_bonus_says_what_it_is_and_is_spent_first(cli: Cli, shop: Shop) -> None:
+    shop.program(welcome_bonus_points=50)
+    shop.order("a", "10.00")
+    shop.award()
+    shop.spend("ann", 55)
+    text = lines(cli.ok("account", "explain", "m1", "ann").out)
+    assert "welcome bonus" in text
+    assert explained(shop).points == {"bonus": 50, "earned": 10, "redeemed": -55}
+    document = cli.ok("account", "explain", "m1", "ann", "--json").document
+    assert document["totals"]["bonus"] == {"entries": 1, "points": 50}
+    assert [(lot["kind"], lot["left"]) for lot in document["lots"]] == [("bonus", 0), ("earned", 5)]
+
+
 def test_adjustments_openings_and_debits_by_hand_say_why(cli: Cli, shop: Shop) -> None:
     shop.order("a", "0.50")
     shop.award()

@@ -35,8 +35,8 @@ def test_what_is_not_named_is_taken_from_the_version_before(cli: Cli, newcomer: 
         *SET_M2, "--unit-amount", "5", "--multiplier", "1.5", "--rounding", "ceil", "--expiration-days", "90",
         "--point-value", "0.01", "--stamps-per-order", "1", "--stamp-min-amount", "10", "--stamp-target", "8",
         "--clawback", "allow_negative", "--redemption-block", "100", "--redemption-minimum", "500",
-        "--redemption-max-percent", "33.3", "--off", "--valid-from", "2020-01-01T00:00+01:00", "--actor", "ann",
-        "--json",
+        "--redemption-max-percent", "33.3", "--warning-days", "30", "--welcome-bonus", "50", "--off",
+        "--valid-from", "2020-01-01T00:00+01:00", "--actor", "ann", "--json",
     ).document  # fmt: skip
     assert first == {
         "merchant_id": "m2", "version": 1, "valid_from": "2019-12-31T23:00:00+00:00", "valid_until": None,
@@ -44,7 +44,7 @@ def test_what_is_not_named_is_taken_from_the_version_before(cli: Cli, newcomer: 
         "unit_amount": "5", "multiplier": "1.5", "rounding": "ceil", "point_value_amount": "0.01",
         "points_expiration_days": 90, "stamps_per_order": 1, "stamp_min_amount": "10", "stamp_target": 8,
         "clawback": "allow_negative", "redemption_block_points": 100, "redemption_min_points": 500,
-        "redemption_max_percent": "33.3", "orders_touched": 0,
+        "redemption_max_percent": "33.3", "warning_days": 30, "welcome_bonus_points": 50, "orders_touched": 0,
     }  # fmt: skip
     second = cli.ok("programs", "set", "m2", "--on", "--valid-from", "2021-01-01T00:00Z", "--json").document
     changed = {name for name in first if first[name] != second[name]}
@@ -123,6 +123,10 @@ def test_an_instant_needs_a_zone_and_a_sense(cli: Cli, newcomer: Shop, value: st
         ("--stamps-per-order", "99999999999", "out of range"),
         ("--expiration-days", "0", "no whole number of at least 1, and not 'never'"),
         ("--expiration-days", "40000", "points_expiration_days <= 36500"),
+        ("--warning-days", "0", "--warning-days"),
+        ("--warning-days", "366", "--warning-days"),
+        ("--welcome-bonus", "-1", "--welcome-bonus"),
+        ("--welcome-bonus", "2000000001", "welcome_bonus_points <= 2000000000"),
         ("--stamp-target", "ten", "not 'none'"),
         ("--rounding", "up", "'up' is not one of"),
         ("--clawback", "hope", "'hope' is not one of"),
@@ -220,6 +224,33 @@ def test_show_finds_a_version_by_number_and_by_instant(cli: Cli, newcomer: Shop)
     text = cli.ok("programs", "show", "m1").out
     assert "points                  1 per 1" in text
     assert "points expire after     never" in text
+    assert "warned before           -" in text
+    assert "welcome bonus           0" in text
+
+
+def test_list_and_show_say_when_customers_are_warned_and_what_new_ones_are_given(cli: Cli, shop: Shop) -> None:
+    cli.ok("programs", "set", "m1", "--expiration-days", "90", "--warning-days", "30", "--welcome-bonus", "50")
+    text = cli.ok("programs", "show", "m1").out
+    assert "warned before           30 days, at most half of those" in text
+    assert "welcome bonus           50" in text
+    lines = cli.ok("programs", "list", "m1").out.splitlines()
+    assert any("warning   bonus" in line for line in lines)
+    assert any("90 days        30 days   50" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_told"),
+    [("90", "30", True), ("never", "30", True), ("90", "never", True), ("90", "90", False), ("never", "never", False)],
+)
+def test_other_expiration_days_say_what_becomes_of_the_balances_that_exist(
+    cli: Cli, newcomer: Shop, before: str, after: str, is_told: bool
+) -> None:
+    assert "expiry run" not in cli.ok(*SET_M2, "--expiration-days", before).out
+    text = " ".join(cli.ok("programs", "set", "m2", "--expiration-days", after).out.split())
+    told = "Its expiration days are others than before. The next expiry run in which it is in force (daily at 02:00, or"
+    assert (told in text) is is_told
+    assert ("nobody's points go without a new warning" in text) is is_told
+    assert ("'loyalty expire m2'" in text) is is_told
 
 
 def test_the_defaults_of_the_rules_are_those_of_the_table(newcomer: Shop) -> None:

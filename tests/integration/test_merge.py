@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -455,6 +456,58 @@ def test_expiry_and_activity_are_those_of_who_was_active_later(shop: Shop, check
     merge(shop, "bob", "new")
     account = shop.account("new")
     assert (account.last_activity_at.month, account.expires_at.month) == (5, 5)
+
+
+DATES = (
+    "UPDATE loyalty.accounts SET last_activity_at = CAST(:active AS timestamptz), "
+    "expires_at = CAST(:expires AS timestamptz), warned_for = CAST(:warned AS timestamptz) "
+    "WHERE customer_id = :customer"
+)
+
+
+@pytest.mark.parametrize("later", ["ann", "bob"])
+def test_the_warning_goes_along_with_the_date_that_it_named(shop: Shop, checkout: Checkout, later: str) -> None:
+    named = {"ann": "2100-03-01T00:00Z", "bob": "2100-02-01T00:00Z"}
+    for customer, date in named.items():
+        active = "2026-03-01T00:00Z" if customer == later else "2026-02-01T00:00Z"
+        shop.run(DATES, customer=customer, active=active, expires=date, warned=date)
+    merge(shop)
+    account = shop.account("bob")
+    assert account.expires_at == account.warned_for == datetime.fromisoformat(named[later])
+
+
+@pytest.mark.parametrize("later", ["ann", "bob"])
+def test_who_was_active_later_and_is_not_warned_leaves_no_warning(shop: Shop, checkout: Checkout, later: str) -> None:
+    for customer in ("ann", "bob"):
+        is_later = customer == later
+        shop.run(
+            DATES,
+            customer=customer,
+            active="2026-03-01T00:00Z" if is_later else "2026-02-01T00:00Z",
+            expires="2100-03-01T00:00Z" if is_later else "2100-02-01T00:00Z",
+            warned=None if is_later else "2100-02-01T00:00Z",
+        )
+    merge(shop)
+    account = shop.account("bob")
+    assert (account.expires_at.month, account.warned_for) == (3, None)
+
+
+@pytest.mark.parametrize("later", ["ann", "bob"])
+def test_points_that_come_to_an_empty_account_without_a_date_get_that_of_the_later_activity(
+    shop: Shop, checkout: Checkout, later: str
+) -> None:
+    shop.program(points_expiration_days=90)
+    other = "bob" if later == "ann" else "ann"
+    shop.expire(later)
+    date = "2026-05-30T22:00Z"
+    shop.run(DATES, customer=later, active="2026-03-01T12:00Z", expires=None, warned=date)
+    shop.run(DATES, customer=other, active="2026-02-01T12:00Z", expires="2026-05-02T22:00Z", warned="2026-05-02T22:00Z")
+    merge(shop)
+    account = shop.account("bob")
+    assert account.balance > 0
+    assert (account.last_activity_at.month, account.expires_at, account.warned_for) == (
+        3, datetime.fromisoformat(date), None,
+    )  # fmt: skip
 
 
 def test_an_account_is_made_where_the_other_customer_has_none(shop: Shop, checkout: Checkout) -> None:

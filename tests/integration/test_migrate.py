@@ -197,3 +197,46 @@ def test_an_installation_of_the_first_revision_goes_on_with_its_data_and_its_map
     assert shop.queued() == {"odd": "currency_differs"}
     assert shop.problems() == []
     engine.dispose()
+
+
+def test_an_installation_of_the_second_revision_goes_on_awarding_and_enrolls_who_is_new(empty_url: str) -> None:
+    engine = connect(empty_url)
+    with engine.connect() as conn:
+        conn.execute(ENSURE_SCHEMA)
+        _apply_revisions(conn, "0002")
+        conn.exec_driver_sql(MAKE_SOURCE_SCHEMA)
+        conn.commit()
+    with engine.begin() as conn:
+        sample_shop.create(conn)
+    shop, checkout = Shop(engine), Checkout(engine)
+    shop.merchant("m1", stamps_per_order=1, stamp_target=2)
+    shop.run(
+        "INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, status, sent_at) VALUES "
+        "('m1', 'a', 'loyalty_enrollment', 'ann', 'sent', now()), "
+        "('m1', 'b', 'loyalty_enrollment', 'ann', 'pending', NULL)"
+    )
+    assert checkout.update("before", 100, 0, order_total=100, merchant_id="m1").balance_after == 100
+    checkout.reserve("held", 10)
+    done = upgrade(engine)
+    assert (done.before, done.changed) == ("0002", True)
+    shop.program(welcome_bonus_points=50, stamps_per_order=1, stamp_target=2)
+    shop.order("before", "100.00")
+    shop.order("1", "30.00")
+    shop.order("2", "20.00", customer="bob")
+    shop.award()
+    assert checkout.capture("held").balance_after == 120
+    assert checkout.update("o", 5, 60, "bob") == ("m1", 5, 60, 70, 15)
+    assert checkout.enroll("cid") == ("cid", True, 50, 50)
+    assert shop.entries() == [("earned", 100), ("earned", 30), ("redeemed", -10)]
+    rows = shop.rows("SELECT customer_id, template, status FROM loyalty.notifications ORDER BY notification_id")
+    assert [(row.customer_id, row.template.removeprefix("loyalty_"), row.status) for row in rows] == [
+        ("ann", "enrollment", "sent"),
+        ("ann", "enrollment", "pending"),
+        ("bob", "enrollment", "pending"),
+        ("bob", "welcome_bonus", "pending"),
+        ("ann", "reward_ready", "pending"),
+        ("cid", "enrollment", "pending"),
+        ("cid", "welcome_bonus", "pending"),
+    ]
+    assert shop.problems() == []
+    engine.dispose()

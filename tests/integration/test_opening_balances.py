@@ -163,6 +163,36 @@ def test_a_later_activity_of_an_account_stays(shop: Shop, cli: Cli, tmp_path: Pa
     assert shop.problems() == []
 
 
+def test_a_balance_for_an_account_without_a_date_has_that_of_its_last_activity_and_no_warning(
+    shop: Shop, cli: Cli, tmp_path: Path
+) -> None:
+    shop.order("1", "10.00")
+    shop.award()
+    _, active_at, expires_at = account_of(shop, "ann")
+    recent = shop.value("SELECT now() - interval '20 days'").isoformat()
+    set_ = "UPDATE loyalty.accounts SET expires_at = :expires_at, warned_for = :warned_for"
+    shop.run(set_, expires_at=None, warned_for=expires_at)
+    load(cli, write(tmp_path, f"ann,120,m1,{recent}", f"bob,7,m1,{recent}", header=HEADER))
+    assert account_of(shop, "ann") == (130, active_at, expires_at)
+    assert shop.account("ann").warned_for is None
+    shop.order("2", "10.00", customer="cid")
+    shop.award()
+    shop.run(set_, expires_at=expires_at, warned_for=expires_at)
+    load(cli, write(tmp_path, f"cid,120,m1,{recent}", header=HEADER))
+    assert (shop.account("cid").expires_at, shop.account("cid").warned_for) == (expires_at, expires_at)
+
+
+def test_a_balance_that_comes_after_the_last_activitys_date_would_be_gone_at_once(
+    shop: Shop, cli: Cli, tmp_path: Path
+) -> None:
+    shop.order("1", "10.00", paid_at="2024-03-01T12:00Z")
+    shop.award()
+    shop.expire("ann")
+    shop.run("UPDATE loyalty.accounts SET expires_at = NULL")
+    line = problems(cli, write(tmp_path, "ann,9,m1,2024-02-01T12:00Z", header=HEADER))[0]
+    assert "would have expired" in line
+
+
 def test_an_earlier_activity_of_an_account_moves_on(shop: Shop, cli: Cli, tmp_path: Path) -> None:
     shop.order("1", "10.00")
     shop.award()

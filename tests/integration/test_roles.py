@@ -179,6 +179,7 @@ def test_the_app_role_is_enough_for_a_checkout(shop: Shop, login) -> None:
         assert conn.execute(text("SELECT spendable FROM loyalty.customer_points")).scalar_one() == 35
         kinds = conn.execute(text("SELECT kind FROM loyalty.customer_entries ORDER BY seq")).scalars().all()
     assert kinds == ["earned", "redeemed", "redeemed", "redeemed", "earned"]
+    assert app.enroll("bob") == ("bob", True, 0, 0)
     assert shop.problems() == []
 
 
@@ -211,6 +212,9 @@ def test_the_app_role_cannot_touch_a_table_nor_read_an_address(shop: Shop, login
         "SELECT loyalty.capture_hold('m1', 'o', false, 'x', NULL)",
         "SELECT loyalty.apply_update('m1', 'ann', 1000, 0, 'o', NULL, 'x', NULL)",
         "SELECT loyalty.try_queue_item('m1', 1, 'x', NULL, 1, '1 s', '1 s')",
+        "SELECT loyalty.enroll_accounts('m1', ARRAY[1], ARRAY[now()], 'me', NULL)",
+        "SELECT loyalty.open_account('m1', 'ann', 'me', NULL)",
+        "SELECT loyalty.announce_rewards('m1', 1, ARRAY[1], ARRAY[1], ARRAY[now()])",
         "SET ROLE loyalty_owner",
         "SET ROLE loyalty_pipeline",
     ):
@@ -228,6 +232,7 @@ def test_the_app_role_is_given_the_documented_functions_and_no_other_that_writes
     assert may_run == {
         "calculate_points_to_earn", "spendable_points", "redeemable_points", "reserve_points", "capture_points",
         "release_points", "redeem_points", "update_customer_loyalty_points_atomic", "report_failed_update", "spendable",
+        "enroll_customer",
     }  # fmt: skip
 
 
@@ -237,7 +242,7 @@ def test_functions_that_run_as_their_owner_have_a_pinned_search_path_and_run_no_
         "SELECT proname, proconfig, pg_get_userbyid(proowner) AS owner FROM pg_proc "
         "WHERE pronamespace = 'loyalty'::regnamespace AND prosecdef"
     )
-    assert len(definers) == 9
+    assert len(definers) == 10
     for function in definers:
         assert function.proconfig == ["search_path=pg_catalog, pg_temp"], function.proname
         assert function.owner == "loyalty_owner"
@@ -268,6 +273,7 @@ def test_the_reader_can_ask_but_neither_reserve_nor_redeem(shop: Shop, login) ->
         "SELECT loyalty.reserve_points('m1', 'ann', 'o', 1)",
         "SELECT loyalty.update_customer_loyalty_points_atomic('ann', 1, 0, 'o')",
         "SELECT loyalty.report_failed_update('ann', 1, 0, 'o')",
+        "SELECT loyalty.enroll_customer('m1', 'bob')",
         "UPDATE loyalty.holds SET points = 1",
         "INSERT INTO loyalty.merged_customers VALUES ('m1', 'a', 'b', 'x', 'x')",
     ):

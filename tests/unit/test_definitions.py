@@ -1,5 +1,6 @@
 """What an operator meets in the UI is described, owned and grouped; and the code location starts quickly."""
 
+import os
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def test_every_asset_key_is_a_group_and_a_noun() -> None:
 
 def test_every_check_says_what_to_do_when_it_is_red() -> None:
     checks = [spec for made in defs.asset_checks or () for spec in made.check_specs]
-    assert len(checks) == 5
+    assert len(checks) == 11
     for spec in checks:
         assert spec.description
         assert "Red:" in spec.description or "Yellow:" in spec.description, spec.name
@@ -59,6 +60,26 @@ def test_importing_the_code_location_imports_nothing_slow() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("zone", "found"),
+    [
+        ("Europe/Luxembourg", "Europe/Luxembourg\n"),
+        ("", "UTC\n"),
+        ("Mars/Olympus", "LOYALTY_TIMEZONE is 'Mars/Olympus': expected the IANA name of a time zone"),
+    ],
+)
+def test_the_nights_are_in_the_platforms_time_zone(zone: str, found: str) -> None:
+    program = (
+        "from loyalty_pipelines.definitions import defs; "
+        "print(defs.resolve_schedule_def('expiry_schedule').execution_timezone)"
+    )
+    environment = {**os.environ, "LOYALTY_TIMEZONE": zone}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert found in ended.stdout + ended.stderr
 
 
 def test_definitions_load_without_any_database_variable() -> None:

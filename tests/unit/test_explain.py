@@ -170,7 +170,7 @@ def test_a_broken_ledger_is_refused_with_both_figures(changes: dict[str, int], b
 points = st.integers(1, 30)
 references = st.sampled_from("abc")
 credit = st.tuples(
-    st.sampled_from(["earned", "re-earned", "restored", "adjusted", "opening", "merged", "merged order"]),
+    st.sampled_from(["earned", "re-earned", "restored", "adjusted", "opening", "bonus", "merged", "merged order"]),
     points,
     references,
 )

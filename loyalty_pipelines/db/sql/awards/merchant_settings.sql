@@ -5,6 +5,7 @@ SELECT
     t.is_timezone_usable,
     t.is_debt_allowed,
     t.points_expiration_days,
+    CASE WHEN t.is_program_active THEN t.stamp_target END AS stamp_target,
     coalesce(
         (
             SELECT true

@@ -214,8 +214,18 @@ moved AS (
                     CAST(:expiration_days AS integer),
                     CAST(:timezone AS text)
                 )
-            ELSE a.expires_at
-        END
+            -- One whose empty balance passed its date has none: what comes late has the date of the last activity.
+            ELSE coalesce(
+                a.expires_at,
+                loyalty.expiry_instant(
+                    a.last_activity_at,
+                    CAST(:expiration_days AS integer),
+                    CAST(:timezone AS text)
+                )
+            )
+        END,
+        -- Nobody was warned of what comes after it.
+        warned_for = CASE WHEN a.expires_at IS NOT NULL THEN a.warned_for END
     FROM totals
     WHERE a.merchant_id = :merchant_id AND a.account_id = totals.account_id
     RETURNING totals.points

@@ -22,6 +22,7 @@ CROSS JOIN (
     INNER JOIN loyalty.accounts AS a ON a.merchant_id = n.merchant_id AND a.customer_id = n.customer_id
     WHERE
         n.merchant_id = :merchant_id
+        AND (n.leased_until IS NULL OR n.leased_until <= now())
         AND n.dedupe_key = loyalty.warning_key(a.account_id, a.expires_at, CAST(:timezone AS text))
         AND a.warned_for = a.expires_at
         AND a.expires_at < CAST(:least_expires_at AS timestamptz)

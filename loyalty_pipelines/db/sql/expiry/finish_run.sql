@@ -12,7 +12,8 @@ FROM (
         coalesce(sum(a.balance - a.held), 0) AS points
     FROM loyalty.expiring_accounts AS a
     WHERE
-        a.merchant_id = :merchant_id
+        CAST(:is_expiring AS boolean)
+        AND a.merchant_id = :merchant_id
         AND a.expires_at > CAST(:as_of AS timestamptz)
         AND a.expires_at <= CAST(:as_of AS timestamptz) + interval '1 day'
         AND a.has_free_points

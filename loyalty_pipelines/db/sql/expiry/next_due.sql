@@ -1,5 +1,5 @@
--- The first account after a position that a page of one would take, and that PostgreSQL therefore refused: of those to be
--- warned, or of those to expire. Reads only; accounts_expiring.
+-- The first account after a position that a page of one takes, locked for it: of those to be warned, or of those to
+-- expire. If PostgreSQL refuses the page, it is this account. Safe to repeat; accounts_expiring.
 SELECT
     a.expires_at,
     a.account_id,
@@ -7,6 +7,7 @@ SELECT
 FROM loyalty.expiring_accounts AS a
 WHERE
     a.merchant_id = :merchant_id
+    AND a.expires_at > CAST(:not_before AS timestamptz)
     AND a.expires_at <= CAST(:until AS timestamptz)
     AND (a.expires_at, a.account_id) > (CAST(:after_expires_at AS timestamptz), CAST(:after_account_id AS bigint))
     AND CASE
@@ -15,4 +16,5 @@ WHERE
         ELSE a.held = 0
     END
 ORDER BY a.expires_at, a.account_id
-LIMIT 1;
+LIMIT 1
+FOR NO KEY UPDATE SKIP LOCKED;

@@ -48,11 +48,8 @@ planned AS (
             WHEN decided.has_points THEN greatest(decided.due_at, CAST(:warn_until AS timestamptz))
             ELSE decided.due_at
         END AS expires_at,
-        CASE
-            WHEN decided.promised_at >= decided.due_at THEN decided.promised_at
-            WHEN CAST(:is_resumed AS boolean) THEN NULL
-            ELSE decided.warned_for
-        END AS warned_for
+        -- All others are told, unless the outbox has a mail of that date: one that was void meanwhile told nobody.
+        CASE WHEN decided.promised_at >= decided.due_at THEN decided.promised_at END AS warned_for
     FROM decided
 ),
 

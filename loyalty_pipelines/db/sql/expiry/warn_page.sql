@@ -22,7 +22,7 @@ WITH page AS MATERIALIZED (
 ),
 
 mails AS (
-    INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, payload)
+    INSERT INTO loyalty.notifications AS n (merchant_id, dedupe_key, template, customer_id, payload)
     SELECT
         :merchant_id,
         loyalty.warning_key(page.account_id, page.promised_at, CAST(:timezone AS text)),
@@ -30,7 +30,15 @@ mails AS (
         page.customer_id,
         jsonb_build_object('points', page.balance, 'expires_at', page.promised_at)
     FROM page
-    ON CONFLICT (merchant_id, dedupe_key) DO NOTHING
+    -- The date was another one when that mail's turn came, and is the same again since.
+    ON CONFLICT (merchant_id, dedupe_key) DO UPDATE SET
+        payload = excluded.payload,
+        status = 'pending',
+        attempts = 0,
+        next_attempt_at = now(),
+        settled_at = NULL,
+        last_error = NULL
+    WHERE n.status = 'void'
 ),
 
 warned AS (

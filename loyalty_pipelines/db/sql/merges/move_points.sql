@@ -13,6 +13,17 @@ WITH parties AS MATERIALIZED (
         f.last_expiry_seq AS from_expiry_seq,
         f.last_activity_at AS from_activity_at,
         f.expires_at AS from_expires_at,
+        -- A warning that has not arrived goes to a customer who is no more: the one who remains has to be told.
+        CASE
+            WHEN
+                (
+                    SELECT count(*)
+                    FROM loyalty.open_warnings AS w
+                    WHERE w.merchant_id = f.merchant_id AND w.customer_id = f.customer_id
+                ) = 0
+                THEN f.warned_for
+        END AS from_warned_for,
+        coalesce(f.last_activity_at > i.last_activity_at, f.last_activity_at IS NOT NULL) AS is_from_later,
         i.customer_id AS into_customer_id,
         i.balance AS into_balance,
         i.next_seq AS into_next_seq,
@@ -24,6 +35,13 @@ WITH parties AS MATERIALIZED (
         AND f.account_id = :from_account_id
         AND i.merchant_id = :merchant_id
         AND i.account_id = :into_account_id
+),
+
+terms AS MATERIALIZED (
+    SELECT
+        t.points_expiration_days,
+        CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END AS timezone
+    FROM loyalty.merchant_terms(:merchant_id) AS t
 ),
 
 history AS (
@@ -265,14 +283,21 @@ grown AS (
         is_debt_allowed = a.balance + parties.from_balance < a.held + parties.from_held,
         next_seq = a.next_seq + (SELECT count(*) FROM entries WHERE entries.account_id = :into_account_id),
         last_activity_at = greatest(a.last_activity_at, parties.from_activity_at),
-        -- Of the one who was active later; NULL: the points never expire.
-        expires_at = CASE
-            WHEN parties.from_activity_at > a.last_activity_at
-                OR (parties.from_activity_at IS NOT NULL AND a.last_activity_at IS NULL)
-                THEN parties.from_expires_at
-            ELSE a.expires_at
+        -- Of the one who was active later. Where that one's balance was empty when its date came, it has none, and the
+        -- points of the other one get what it would be.
+        expires_at = coalesce(
+            CASE WHEN parties.is_from_later THEN parties.from_expires_at ELSE a.expires_at END,
+            loyalty.expiry_instant(
+                greatest(a.last_activity_at, parties.from_activity_at), terms.points_expiration_days, terms.timezone
+            )
+        ),
+        -- Who was told of the date; nobody of one that is computed anew.
+        warned_for = CASE
+            WHEN parties.is_from_later AND parties.from_expires_at IS NOT NULL THEN parties.from_warned_for
+            WHEN NOT parties.is_from_later AND a.expires_at IS NOT NULL THEN a.warned_for
         END
     FROM parties
+    CROSS JOIN terms
     WHERE a.merchant_id = :merchant_id AND a.account_id = :into_account_id
 )
 

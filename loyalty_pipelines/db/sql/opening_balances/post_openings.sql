@@ -10,7 +10,9 @@ WITH locked AS MATERIALIZED (
         a.next_seq,
         b.points,
         b.active_at,
-        b.own_expires_at
+        b.own_expires_at,
+        b.points_expiration_days,
+        b.timezone
     FROM loyalty.accounts AS a
     INNER JOIN opening_balances AS b ON b.merchant_id = a.merchant_id AND b.customer_id = a.customer_id
     WHERE b.points > 0 AND b.opening_points IS NULL
@@ -48,7 +50,16 @@ moved AS (
         next_seq = a.next_seq + 1,
         is_debt_allowed = a.balance + locked.points < a.held,
         last_activity_at = greatest(a.last_activity_at, locked.active_at),
-        expires_at = CASE WHEN a.last_activity_at >= locked.active_at THEN a.expires_at ELSE locked.own_expires_at END
+        -- One whose empty balance passed its date has none, and nobody was warned of what comes after it.
+        expires_at = CASE
+            WHEN a.last_activity_at >= locked.active_at
+                THEN coalesce(
+                    a.expires_at,
+                    loyalty.expiry_instant(a.last_activity_at, locked.points_expiration_days, locked.timezone)
+                )
+            ELSE locked.own_expires_at
+        END,
+        warned_for = CASE WHEN a.expires_at IS NOT NULL THEN a.warned_for END
     FROM locked
     WHERE a.merchant_id = locked.merchant_id AND a.account_id = locked.account_id
     RETURNING locked.points

@@ -24,7 +24,12 @@ SELECT
     loyalty.expiry_instant(resolved.active_at, terms.points_expiration_days, terms.timezone) AS own_expires_at,
     -- A later activity that the account has had already counts.
     a.last_activity_at >= resolved.active_at AS is_account_later,
-    a.expires_at AS account_expires_at,
+    -- One whose empty balance passed its date has none: what comes late has the date of the last activity.
+    coalesce(
+        a.expires_at, loyalty.expiry_instant(a.last_activity_at, terms.points_expiration_days, terms.timezone)
+    ) AS account_expires_at,
+    terms.points_expiration_days,
+    terms.timezone,
     a.account_id IS NULL AS is_account_new,
     e.points AS opening_points,
     m.into_customer_id,

@@ -3,7 +3,7 @@
 INSERT INTO loyalty.programs (
     merchant_id, version, valid_from, is_active, points_per_unit, unit_amount, multiplier, rounding, point_value_amount,
     points_expiration_days, stamps_per_order, stamp_min_amount, stamp_target, clawback, redemption_block_points,
-    redemption_min_points, redemption_max_percent, created_by
+    redemption_min_points, redemption_max_percent, warning_days, welcome_bonus_points, created_by
 )
 SELECT
     CAST(:merchant_id AS text),
@@ -23,6 +23,8 @@ SELECT
     CAST(:redemption_block_points AS integer),
     CAST(:redemption_min_points AS integer),
     CAST(:redemption_max_percent AS numeric),
+    CAST(:warning_days AS integer),
+    CAST(:welcome_bonus_points AS bigint),
     CAST(:created_by AS text)
 FROM loyalty.programs AS p
 WHERE p.merchant_id = :merchant_id

@@ -20,6 +20,8 @@ SELECT
     p.redemption_block_points,
     p.redemption_min_points,
     p.redemption_max_percent,
+    p.warning_days,
+    p.welcome_bonus_points,
     p.created_at,
     p.created_by
 FROM (

@@ -1,4 +1,4 @@
--- A merchant's run as it is now, and what the finished run before it had forecast for it. Reads only; expiry_runs_pkey,
+-- Merchants' runs as they are now, and what the finished run before each had forecast for it. Reads only; expiry_runs_pkey,
 -- expiry_runs_by_time.
 SELECT
     r.*,
@@ -18,4 +18,5 @@ LEFT JOIN LATERAL (
     ORDER BY p.started_at DESC
     LIMIT 1
 ) AS before ON true
-WHERE r.merchant_id = :merchant_id AND r.run_id = :run_id;
+WHERE r.merchant_id = ANY(CAST(:merchant_ids AS text[])) AND r.run_id = :run_id
+ORDER BY r.merchant_id;

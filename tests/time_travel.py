@@ -1,0 +1,63 @@
+"""Time that passes: the database's clock can't be moved, so everything that a merchant has happened longer ago."""
+
+from sqlalchemy import text
+
+from tests.shop import Shop
+
+INSTANTS = """
+SELECT c.table_schema || '.' || c.table_name AS relation, array_agg(CAST(c.column_name AS text)) AS columns
+FROM information_schema.columns AS c
+JOIN information_schema.tables AS t USING (table_schema, table_name)
+WHERE c.table_schema IN ('loyalty', 'sample_shop')
+    AND c.data_type = 'timestamp with time zone'
+    AND t.table_type = 'BASE TABLE'
+    AND EXISTS (
+        SELECT FROM information_schema.columns AS m
+        WHERE (m.table_schema, m.table_name, m.column_name) = (c.table_schema, c.table_name, 'merchant_id')
+    )
+GROUP BY 1
+"""
+# A mail's key and its text name a date, too. In two steps: one mail's new key may be another one's old one.
+MAILS = (
+    """
+    UPDATE loyalty.notifications SET
+        dedupe_key = 'moving/' || dedupe_key,
+        payload = jsonb_set(
+            payload, '{expires_at}', to_jsonb(CAST(payload ->> 'expires_at' AS timestamptz) - CAST(:passed AS interval))
+        )
+    WHERE merchant_id = :merchant AND payload ? 'expires_at'
+    """,
+    """
+    UPDATE loyalty.notifications SET
+        dedupe_key = CASE template
+            WHEN 'loyalty_points_expiring' THEN 'expiring/' || split_part(dedupe_key, '/', 3) || '/'
+                || (CAST(split_part(dedupe_key, '/', 4) AS date) - CAST(:days AS integer))
+            ELSE substr(dedupe_key, 8)
+        END
+    WHERE merchant_id = :merchant AND dedupe_key LIKE 'moving/%'
+    """,
+)
+
+
+class Clock:
+    """Lets days pass at merchants whose clocks never change: a day is 24 hours there.
+
+    Every instant that the ledger and the sample shop have of a merchant moves back, those of ledger entries, too. No
+    trigger sees it: that would keep entries as they are, and put all orders into the inbox.
+    """
+
+    def __init__(self, shop: Shop) -> None:
+        self._engine = shop.engine
+        self._moves = [
+            f"UPDATE {row.relation} SET {', '.join(f'{one} = {one} - CAST(:passed AS interval)' for one in row.columns)} "
+            "WHERE merchant_id = :merchant"
+            for row in shop.rows(INSTANTS)
+        ]
+
+    def pass_days(self, merchant: str, days: int) -> None:
+        """Let so many days pass at a merchant."""
+        values = {"merchant": merchant, "days": days, "passed": f"{24 * days} hours"}
+        with self._engine.begin() as conn:
+            conn.execute(text("SET LOCAL session_replication_role = replica"))
+            for statement in (*self._moves, *MAILS):
+                conn.execute(text(statement), values)
