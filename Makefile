@@ -53,6 +53,7 @@ bench: $(STAMP) ## measure the promised figures (about 30 minutes); results in b
 	@$(BIN)/python -m benchmarks.awards
 	@$(BIN)/python -m benchmarks.redeem
 	@$(BIN)/python -m benchmarks.reconciliation_queue
+	@$(BIN)/python -m benchmarks.mails
 
 clean: ## remove the environment, the demo's data and caches
 	@rm -rf $(VENV) .loyalty build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -145,13 +145,10 @@ def mail_server(*, is_login_needed: bool = False, tls: ssl.SSLContext | None = N
                 **options: Any) -> Iterator[MailServer]:  # fmt: skip
     """A running server; `tls`: it offers STARTTLS, or speaks nothing else from the start."""
     server = MailServer()
+    is_starttls = tls is not None and not is_tls_from_start
     if is_login_needed:
-        options |= {
-            "auth_required": True,
-            "auth_require_tls": tls is not None and not is_tls_from_start,
-            "authenticator": _is_user,
-        }
-    if tls is not None and not is_tls_from_start:
+        options |= {"auth_required": True, "auth_require_tls": is_starttls, "authenticator": _is_user}
+    if is_starttls:
         options |= {"tls_context": tls, "require_starttls": True}
     loop = asyncio.new_event_loop()
 

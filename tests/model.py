@@ -171,8 +171,8 @@ class Model:
         self.openings: set[str] = set()
         self.mails: list[Mail] = []
         self.nights: dict[str, list[Expiry]] = {}
-        # The terms by which the last night computed all dates: period, and whether the programme was on.
-        self.known: tuple[int | None, bool] | None = None
+        # The version by which the last night computed all dates, and how many there were then.
+        self.known: tuple[Rules, int] | None = None
 
     # --- time ---
 
@@ -222,6 +222,7 @@ class Model:
         """Earning, spending and restoring by anybody but an award batch: an activity of now."""
         account.last = self.now()
         account.expires = self.rules.date_after(account.last)
+        account.warned = None
 
     def move(self, customer: str, points: int) -> None:
         account = self.account(customer)
@@ -284,13 +285,11 @@ class Model:
         """An order counts as activity of the instant when it was paid."""
         account = self.accounts[customer]
         paid = [self.orders[one].paid for one in order_ids if self.verdict(one) == "earning"]
-        if account.expires is None:
-            account.warned = None
         if paid and (account.last is None or max(paid) > account.last):
             account.last = max(paid)
-            account.expires = self.rules.date_after(account.last)
+            account.expires, account.warned = self.rules.date_after(account.last), None
         elif account.expires is None:
-            account.expires = self.rules.date_after(account.last)
+            account.expires, account.warned = self.rules.date_after(account.last), None
 
     def look_at(self, order_id: str) -> dict[Key, int]:
         """Return what each account deserves for the order now; nothing when it is left as it is."""
@@ -476,8 +475,9 @@ class Model:
         self.survivors[customer] = into
         old, new = self.accounts[customer], self.accounts.setdefault(into, Account())
         if old.last is not None and (new.last is None or old.last > new.last):
-            # The other customer was warned of this date, or nobody: whoever has the points now is told anew.
-            new.last, new.expires, new.warned = old.last, old.expires, None
+            # The warning goes along if it has arrived; whoever gets points whose warning is on its way is told anew.
+            is_told = not any(mail.is_open for mail in self.warnings_of(customer))
+            new.last, new.expires, new.warned = old.last, old.expires, old.warned if is_told else None
         if new.expires is None:
             new.expires, new.warned = self.rules.date_after(new.last), None
         for order_id, holder in list(self.shares):
@@ -511,9 +511,7 @@ class Model:
     def open_with(self, customer: str, points: int) -> None:
         self.tick()
         self.openings.add(customer)
-        account = self.accounts.setdefault(customer, Account())
-        if account.expires is None:
-            account.warned = None
+        self.accounts.setdefault(customer, Account())
         self.move(customer, points)
 
     # --- expiry ---
@@ -541,14 +539,18 @@ class Model:
         elif mails[0].status == "void":
             mails[0].renew(points, on)
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether nobody has changed the programme since all dates were computed."""
+        return self.known is not None and self.known[1] == len(self.versions)
+
     def run_night(self, run_id: str, *, is_warning_required: bool = True) -> Night:
         self.tick()
         night, rules, taken = Night(), self.rules, self.nights.setdefault(run_id, [])
-        terms = (rules.period, rules.is_active)
-        if terms != self.known:
+        if not self.is_scheduled:
             if rules.is_active:
-                self.reschedule(is_resumed=self.known is not None and not self.known[1])
-            self.known = terms
+                self.reschedule(is_resumed=self.known is not None and not self.known[0].is_active)
+            self.known = (rules, len(self.versions))
         if not rules.is_active or rules.lead is None:
             return night
         soon = self.today + rules.lead
@@ -558,10 +560,6 @@ class Model:
             is_due = expires <= soon and (is_warning_required or expires > self.today)
             if is_due and account.balance > 0 and not account.is_warned:
                 promised = max(expires, soon) if is_warning_required else expires
-                for mail in self.warnings_of(customer):
-                    # A warning of another date is not true any more, whether it arrives or not.
-                    if mail.is_open and mail.on != promised:
-                        mail.settle("void")
                 self.warn(customer, account.balance, promised)
                 account.expires = account.warned = promised
                 night.warned += 1
@@ -580,8 +578,7 @@ class Model:
             if due is not None and account.balance <= 0 and not account.held and due <= self.today:
                 due = None
             promised = account.expires if account.is_warned and not is_resumed else None
-            if is_resumed:
-                account.warned = None
+            account.warned = None
             if due is not None and promised is not None and promised >= due:
                 account.expires = account.warned = promised
             elif due is not None and account.balance > 0 and rules.lead is not None:
@@ -590,6 +587,11 @@ class Model:
                 account.expires = due
 
     def renew_warnings(self, night: Night, soon: int) -> None:
+        for mail in self.mails:
+            # A warning of another date than that of its account is not true any more: nobody needs it.
+            account = self.accounts[mail.customer]
+            if mail.template == EXPIRING and mail.is_open and account.is_active and mail.on != account.expires:
+                mail.settle("void")
         for customer, account, expires in self.live_accounts():
             for mail in self.warnings_of(customer):
                 is_late = mail.is_open and mail.on == account.warned == expires < soon and account.balance > 0
@@ -665,8 +667,6 @@ class Model:
         is_warning = mail.template == EXPIRING and mail.on is not None
         if not account.is_active or (is_warning and not mail.on == account.expires == account.warned):
             mail.settle("void")
-            if is_warning and account.warned == mail.on:
-                account.warned = None
         elif is_warning and (mail.on or 0) <= self.today:
             mail.is_due = False
         elif mail.customer not in self.with_address:

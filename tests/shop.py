@@ -351,7 +351,10 @@ UNION ALL
 SELECT format('account %s is warned of %s, but there is no such mail', account_id, warned_for)
 FROM accounts a JOIN loyalty.expiry_terms t USING (merchant_id)
 WHERE a.is_active AND a.warned_for = a.expires_at AND NOT EXISTS (SELECT FROM loyalty.notifications n
-    WHERE n.merchant_id = a.merchant_id AND n.status <> 'void' AND n.dedupe_key = 'expiring/' || a.account_id || '/'
+    JOIN loyalty.accounts own ON own.merchant_id = n.merchant_id AND own.customer_id = n.customer_id
+    LEFT JOIN loyalty.merged_customers m ON m.merchant_id = n.merchant_id AND m.customer_id = n.customer_id
+    WHERE n.merchant_id = a.merchant_id AND coalesce(m.into_customer_id, n.customer_id) = a.customer_id
+        AND n.status <> 'void' AND n.dedupe_key = 'expiring/' || own.account_id || '/'
         || CAST(CAST(a.warned_for AT TIME ZONE t.timezone AS date) AS text))
 UNION ALL
 -- Where the terms of the last night are still in force.

@@ -317,20 +317,29 @@ def next_due(
 
 
 def finish_run(
-    conn: Connection, terms: MerchantTerms, *, run_id: str, as_of: datetime, accounts_locked: int
+    conn: Connection,
+    merchant_id: str,
+    *,
+    run_id: str,
+    as_of: datetime,
+    accounts_locked: int,
+    is_expiring: bool = True,
 ) -> MerchantExpiry:
-    """End a merchant's run, with a forecast of what is due a day later; return what it did."""
+    """End a merchant's run, with a forecast of what is due a day later; return what it did.
+
+    Without `is_expiring`, where the programme is off, nothing is forecast.
+    """
     conn.execute(
         FINISH_RUN,
         {
-            "merchant_id": terms.merchant_id,
-            "is_expiring": terms.is_expiring,
+            "merchant_id": merchant_id,
+            "is_expiring": is_expiring,
             "run_id": run_id,
             "as_of": as_of,
             "accounts_locked": accounts_locked,
         },
     )
-    return run(conn, terms.merchant_id, run_id)
+    return run(conn, merchant_id, run_id)
 
 
 def run(conn: Connection, merchant_id: str, run_id: str) -> MerchantExpiry:

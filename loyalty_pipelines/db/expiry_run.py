@@ -156,7 +156,12 @@ class _MerchantRun:
             _in_transaction(
                 self._engine,
                 lambda conn: expiry.finish_run(
-                    conn, self._terms, run_id=self._run_id, as_of=self._as_of, accounts_locked=locked
+                    conn,
+                    merchant_id,
+                    run_id=self._run_id,
+                    as_of=self._as_of,
+                    accounts_locked=locked,
+                    is_expiring=self._terms.is_expiring,
                 ),
             )
         )
@@ -330,10 +335,14 @@ class _MerchantRun:
         def once(conn: Connection) -> Page:
             nonlocal suspect
             assert position is not None
-            if size == 1:
-                # Locked by this transaction: the page takes this account and no other.
-                suspect = self._next_due(conn, is_warning=is_warning, until=until, after=position)
-            return work(conn, after=position, page_size=size)
+            if size > 1:
+                return work(conn, after=position, page_size=size)
+            # Locked first, so that it is known whose account is refused, whatever others lock and free meanwhile.
+            suspect = self._next_due(conn, is_warning=is_warning, until=until, after=position)
+            if suspect is None:
+                return Page(accounts=0, points=0, accounts_moved=0, last=None)
+            just_before = replace(suspect[0], account_id=suspect[0].account_id - 1)
+            return work(conn, after=just_before, page_size=1)
 
         while position is not None:
             try:

@@ -31,7 +31,7 @@ NAMES = {
 }
 # Run by the developer, by CI and by tests of their own; here only their targets are looked up.
 MAKE = re.compile(r"^make (\S+)")
-FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry")
+FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send")
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 
@@ -61,6 +61,7 @@ def test_the_commands_of_a_document_run_as_printed(
     environment = {
         **os.environ,
         "LOYALTY_DATABASE_URL": database_url,
+        "LOYALTY_MAIL_URL": f"folder://{tmp_path}/mails",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     if document != "README.md":
@@ -69,7 +70,8 @@ def test_the_commands_of_a_document_run_as_printed(
     for command in commands(document):
         if command.startswith("loyalty orders import"):
             _forget_the_mapping(engine)
-        number = _parked_item(engine) if command.startswith("loyalty queue") else 0
+        number = _failed_mail(engine) if command.startswith("loyalty notifications") else 0
+        number = _parked_item(engine) if command.startswith("loyalty queue") else number
         run_id = _run_that_took_points(engine) if "RUN_ID" in command else ""
         run(re.sub(r"\bNUMBER\b", str(number), command.replace("RUN_ID", run_id)), environment, tmp_path)
 
@@ -105,6 +107,19 @@ def _parked_item(engine: Engine) -> int:
         ).scalar_one()
         conn.execute(text("UPDATE loyalty.reconciliation_queue SET parked_at = now() WHERE resolved_at IS NULL"))
     return number
+
+
+def _failed_mail(engine: Engine) -> int:
+    """Return the number of a mail that has failed; whatever was done about the one before."""
+    with engine.begin() as conn:
+        return conn.execute(
+            text(
+                "INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, status, settled_at) "
+                "VALUES ('1', gen_random_uuid()::text, 'loyalty_enrollment', :ann, 'failed', now()) "
+                "RETURNING notification_id"
+            ),
+            {"ann": ANN},
+        ).scalar_one()
 
 
 def _run_that_took_points(engine: Engine) -> str:

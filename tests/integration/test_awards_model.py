@@ -211,9 +211,11 @@ class Histories(RuleBasedStateMachine):
     def switch_an_account(self, pick: int) -> None:
         customer = self._pick_account(pick)
         if customer not in self.model.survivors:
-            self.model.accounts[customer].is_active ^= True
+            account = self.model.accounts[customer]
+            account.is_active ^= True
+            account.warned = None
             self.shop.run(
-                "UPDATE loyalty.accounts SET is_active = NOT is_active "
+                "UPDATE loyalty.accounts SET is_active = NOT is_active, warned_for = NULL "
                 "WHERE merchant_id = :merchant AND customer_id = :customer",
                 merchant=self.merchant,
                 customer=customer,
@@ -350,8 +352,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(mode=st.sampled_from(["once", "once", "twice", "step by step", "dry first"]))
     def night(self, mode: str) -> None:
-        is_scheduled = self.model.known == (self.model.rules.period, self.model.rules.is_active)
-        dry = self._run_night(is_dry_run=True) if mode == "dry first" and is_scheduled else None
+        dry = self._run_night(is_dry_run=True) if mode == "dry first" and self.model.is_scheduled else None
         run_id = uuid.uuid4().hex
         if mode == "step by step":
             for step in (Step.WARN, Step.PLAN):

@@ -109,6 +109,12 @@ def test_points_whose_warning_was_not_delivered_are_counted_and_kept(cli: Cli, s
     assert "1 account with 100 points expired." in cli.ok("expire", "m1", "--as-of", DUE_AT, "--without-warning").out
 
 
+def test_a_chunk_is_a_transaction_of_the_size_that_was_set(cli: Cli, shop: Shop, nights: Nights) -> None:
+    warn(nights, *(f"c{n}" for n in range(5)))
+    cli.ok("expire", "m1", "--as-of", DUE_AT, "--chunk-size", "2")
+    assert shop.value("SELECT count(DISTINCT recorded_xid) FROM loyalty.ledger_entries WHERE kind = 'expired'") == 3
+
+
 def test_a_customer_whom_postgresql_refuses_is_named(cli: Cli, shop: Shop, nights: Nights) -> None:
     warn(nights, "ann", "bad\x1b[2J")
     account_id = shop.account("bad\x1b[2J").account_id

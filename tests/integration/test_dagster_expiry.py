@@ -82,7 +82,14 @@ def newest(instance: dg.DagsterInstance, key: dg.AssetKey, merchant_id: str = "m
     return {name: value.value for name, value in records[0].asset_materialization.metadata.items()}
 
 
-def count(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> list[str | None]:
+def observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict:
+    """Return the metadata of the newest observation of an asset."""
+    observation = instance.fetch_observations(key, limit=1).records[0].asset_observation
+    assert observation
+    return {name: value.value for name, value in observation.metadata.items()}
+
+
+def count(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> list[str]:
     """Return the merchants of which a run has materialized an asset."""
     records = instance.fetch_materializations(key, limit=1000).records
     return sorted(record.partition_key or "" for record in records if record.run_id == run_id)
@@ -288,6 +295,16 @@ def test_how_many_times_the_usual_are_no_surprise_can_be_set(
     assert (newest(instance, EXPIRY_PLAN)["stopped"], newest(instance, EXPIRY_PLAN)["limit"]) == (False, 25)
 
 
+def test_a_chunk_is_a_transaction_of_the_size_that_was_set(
+    nights: Nights, shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    for name in range(5):
+        nights.account(f"c{name}", active_at=ACTIVE_AT)
+    warned(instance, nights)
+    assert expire(instance, DUE_AT, chunk_size=2).success
+    assert shop.value("SELECT count(DISTINCT recorded_xid) FROM loyalty.ledger_entries WHERE kind = 'expired'") == 3
+
+
 def test_accepted_accounts_are_those_of_one_merchant(nights: Nights, shop: Shop, instance: dg.DagsterInstance) -> None:
     merchant(shop, "m2")
     result = expire(instance, DUE_AT, "m1", "m2", accept_accounts=25)
@@ -385,14 +402,9 @@ def test_a_dry_run_is_the_default_counts_and_writes_nothing(
     assert result.success
     for key in (EXPIRY_WARNINGS, EXPIRY_PLAN, EXPIRED_POINTS):
         assert count(instance, key, result.run_id) == []
-    seen = {
-        key: instance.fetch_observations(key, limit=1).records[0].asset_observation
-        for key in (EXPIRY_WARNINGS, EXPIRED_POINTS)
-    }
-    assert seen[EXPIRY_WARNINGS] and seen[EXPIRED_POINTS]
-    assert seen[EXPIRY_WARNINGS].metadata["accounts warned"].value == 1
-    assert seen[EXPIRED_POINTS].metadata["points expired"].value == 100
-    assert "run" not in seen[EXPIRED_POINTS].metadata
+    assert observed(instance, EXPIRY_WARNINGS)["accounts warned"] == 1
+    seen = observed(instance, EXPIRED_POINTS)
+    assert (seen["points expired"], "run" in seen) == (100, False)
     assert shop.rows("SELECT * FROM loyalty.accounts ORDER BY account_id") == before
     assert shop.value("SELECT count(*) FROM loyalty.expiry_runs") == runs
     assert len(nights.mails()) == 1

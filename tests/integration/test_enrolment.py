@@ -375,6 +375,16 @@ def test_enrolling_needs_a_programme_in_force_but_an_account_that_is_there_is_to
     assert generous.value("SELECT count(*) FROM loyalty.accounts") == 1
 
 
+def test_a_programme_that_is_off_gives_no_bonus(generous: Shop) -> None:
+    generous.program(is_active=False, welcome_bonus_points=50)
+    generous.run("INSERT INTO loyalty.accounts (merchant_id, customer_id) VALUES ('m1', 'ann')")
+    (given,) = generous.rows(
+        "SELECT e.* FROM loyalty.accounts AS a, "
+        "loyalty.enroll_accounts('m1', ARRAY[a.account_id], ARRAY[now()], 'test', NULL) AS e"
+    )
+    assert tuple(given) == (0, 0)
+
+
 @pytest.mark.parametrize("customer", [None, "", "x" * 1001])
 def test_enrolling_needs_an_id(shop: Shop, checkout: Checkout, customer: str | None) -> None:
     assert "customer_id is" in checkout.refused("LP004", "enroll", customer)
@@ -539,6 +549,13 @@ def test_of_a_card_that_an_old_order_filled_nobody_is_told_though_a_new_one_come
     for number in range(3):
         stamped.order(f"old {number}", "1.00", paid_at=old + timedelta(hours=number))
     buy(stamped, "new")
+    assert (rewards(stamped), stamped.account().stamp_count) == ([], 4)
+
+
+def test_a_card_that_stays_full_is_not_told_of_though_stamps_come_and_go(stamped: Shop) -> None:
+    buy(stamped, "1", "2", "3", paid_at=days_ago(stamped, 30))
+    stamped.set_status("1", "cancelled")
+    buy(stamped, "4", "5")
     assert (rewards(stamped), stamped.account().stamp_count) == ([], 4)
 
 

@@ -388,6 +388,26 @@ def test_a_poison_account_that_two_runs_meet_at_once_is_the_only_one_that_stays(
 
 # --- beside everything else -----------------------------------------------------------------------------
 
+# Some accounts were active 40 days earlier, and were told of the date that they have by that.
+AGE = """
+WITH aged AS (
+    UPDATE loyalty.accounts AS a
+    SET last_activity_at = a.last_activity_at - interval '40 days', expires_at = older.expires_at,
+        warned_for = older.expires_at
+    FROM (
+        SELECT account_id, loyalty.local_midnight(expires_at, -40, 'Europe/Luxembourg') AS expires_at
+        FROM loyalty.accounts WHERE is_active AND expires_at > now() - interval '20 days' ORDER BY random() LIMIT :count
+        FOR UPDATE SKIP LOCKED
+    ) AS older
+    WHERE a.account_id = older.account_id
+    RETURNING a.merchant_id, a.account_id, a.customer_id, a.expires_at, a.balance
+)
+INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, payload, status, settled_at)
+SELECT merchant_id, loyalty.warning_key(account_id, expires_at, 'Europe/Luxembourg'), 'loyalty_points_expiring',
+    customer_id, jsonb_build_object('points', balance, 'expires_at', expires_at), 'sent', now()
+FROM aged ON CONFLICT (merchant_id, dedupe_key) DO UPDATE SET status = 'sent', settled_at = now()
+"""
+
 
 def test_expiry_beside_checkouts_awards_repairs_merges_and_undo_keeps_every_invariant(shop: Shop) -> None:
     """60 customers whose points are due now, or to be warned of; everybody acts on them at once."""
@@ -397,7 +417,7 @@ def test_expiry_beside_checkouts_awards_repairs_merges_and_undo_keeps_every_inva
     nights.run(today)
     for prefix, days in (("due ", 45), ("near ", 20), ("fresh ", 1)):
         nights.crowd(20, active_at=shop.value("SELECT now() - make_interval(days => :days)", days=days), prefix=prefix)
-    shop.run("UPDATE loyalty.accounts SET warned_for = expires_at WHERE customer_id LIKE 'due %'")
+    shop.run(AGE, count=20)
     customers = [f"{prefix} {n}" for prefix in ("due", "near", "fresh") for n in range(1, 21)]
     stop = threading.Event()
     engine = connect(url_of(shop.engine), pool_size=20)
@@ -470,12 +490,7 @@ def test_expiry_beside_checkouts_awards_repairs_merges_and_undo_keeps_every_inva
 
     def turn(dice: random.Random) -> None:
         """Points age, mails arrive, and a run is taken back."""
-        shop.run(
-            "UPDATE loyalty.accounts SET last_activity_at = last_activity_at - interval '40 days', expires_at = "
-            "expires_at - interval '40 days', warned_for = expires_at - interval '40 days' WHERE account_id IN "
-            "(SELECT account_id FROM loyalty.accounts WHERE expires_at > now() ORDER BY random() LIMIT 5 "
-            "FOR UPDATE SKIP LOCKED)"
-        )
+        shop.run(AGE, count=5)
         nights.deliver()
         runs = shop.rows("SELECT run_id FROM loyalty.expiry_runs WHERE accounts_expired > 0")
         if runs:

@@ -140,7 +140,9 @@ BEGIN
         is_debt_allowed = (p_is_debt_allowed OR a.is_debt_allowed) AND a.balance + p_points < a.held + p_held,
         last_activity_at = greatest(a.last_activity_at, v_now),
         -- An account whose empty balance expired has no expires_at: what it gets now has one again.
-        expires_at = CASE WHEN a.last_activity_at > v_now THEN coalesce(a.expires_at, p_next_expiry) ELSE p_next_expiry END
+        expires_at = CASE WHEN a.last_activity_at > v_now THEN coalesce(a.expires_at, p_next_expiry) ELSE p_next_expiry END,
+        -- Nobody was warned of another date, also where it was the account's once before.
+        warned_for = CASE WHEN a.last_activity_at > v_now THEN a.warned_for END
     WHERE a.merchant_id = p_merchant_id COLLATE "C" AND a.account_id = p_account_id
     RETURNING a.balance, a.next_seq INTO STRICT v_balance, v_next_seq;
     INSERT INTO loyalty.ledger_entries (
@@ -206,14 +208,17 @@ BEGIN
         warned_for = CASE
             WHEN p_is_mailed THEN v_expires_at
             WHEN v_expires_at = a.expires_at THEN a.warned_for
-        END,
-        -- What orders had earned before an expiry that is undone can be taken back again.
+        END
+    WHERE a.merchant_id = v_account.merchant_id AND a.account_id = v_account.account_id;
+    -- What orders had earned before an expiry that is undone can be taken back again. It is a number of the account that
+    -- had the points, which may have been merged since.
+    UPDATE loyalty.accounts AS a
+    SET
         last_expiry_seq = coalesce(
             (
                 SELECT max(e.seq)
                 FROM loyalty.ledger_entries AS e
                 WHERE e.merchant_id = a.merchant_id AND e.account_id = a.account_id AND e.kind = 'expired'
-                    AND e.reference_id <> v_taken.reference_id
                     AND NOT EXISTS (
                         SELECT FROM loyalty.ledger_entries AS u
                         WHERE u.merchant_id = e.merchant_id AND u.reference_type = 'expiry'
@@ -222,20 +227,24 @@ BEGIN
             ),
             0
         )
-    WHERE a.merchant_id = v_account.merchant_id AND a.account_id = v_account.account_id;
+    WHERE a.merchant_id = v_taken.merchant_id AND a.account_id = v_taken.account_id;
     -- Nobody needs to hear of it who has not heard yet.
     UPDATE loyalty.notifications AS n
     SET status = 'void', settled_at = now(), last_error = 'the expiry was undone'
     WHERE n.merchant_id = v_taken.merchant_id AND n.dedupe_key = 'expired/' || v_taken.reference_id
         AND n.status IN ('pending', 'failed') AND (n.leased_until IS NULL OR n.leased_until <= now());
     IF p_is_mailed AND v_expires_at IS NOT NULL THEN
-        INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, payload)
+        INSERT INTO loyalty.notifications AS n (merchant_id, dedupe_key, template, customer_id, payload)
         VALUES (
             v_account.merchant_id, loyalty.warning_key(v_account.account_id, v_expires_at, p_timezone),
             'loyalty_points_expiring', v_account.customer_id,
             jsonb_build_object('points', v_account.balance - v_taken.points, 'expires_at', v_expires_at)
         )
-        ON CONFLICT (merchant_id, dedupe_key) DO NOTHING;
+        -- As in sql/expiry/warn_page.sql.
+        ON CONFLICT (merchant_id, dedupe_key) DO UPDATE SET
+            payload = excluded.payload, status = 'pending', attempts = 0, next_attempt_at = now(), settled_at = NULL,
+            last_error = NULL
+        WHERE n.status = 'void';
     END IF;
     RETURN -v_taken.points;
 END

@@ -224,8 +224,12 @@ moved AS (
                 )
             )
         END,
-        -- Nobody was warned of what comes after it.
-        warned_for = CASE WHEN a.expires_at IS NOT NULL THEN a.warned_for END
+        -- Nobody was warned of another date, also where it was the account's once before.
+        warned_for = CASE
+            WHEN totals.active_at > a.last_activity_at OR (totals.active_at IS NOT NULL AND a.last_activity_at IS NULL)
+                THEN NULL
+            WHEN a.expires_at IS NOT NULL THEN a.warned_for
+        END
     FROM totals
     WHERE a.merchant_id = :merchant_id AND a.account_id = totals.account_id
     RETURNING totals.points

@@ -28,4 +28,13 @@ CROSS JOIN (
         AND a.expires_at < CAST(:least_expires_at AS timestamptz)
         AND a.balance > 0
         AND a.is_active
+        AND NOT EXISTS (
+            SELECT 1
+            FROM loyalty.notifications AS o
+            WHERE
+                o.merchant_id = :merchant_id
+                AND o.dedupe_key = loyalty.warning_key(
+                    a.account_id, CAST(:warn_until AS timestamptz), CAST(:timezone AS text)
+                )
+        )
 ) AS renewed;

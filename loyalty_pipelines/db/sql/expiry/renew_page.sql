@@ -18,6 +18,16 @@ WITH page AS MATERIALIZED (
         AND a.expires_at < CAST(:warn_until AS timestamptz)
         AND a.balance > 0
         AND a.is_active
+        -- Its account had this very date before, and a mail that named it: tomorrow's is another one.
+        AND NOT EXISTS (
+            SELECT 1
+            FROM loyalty.notifications AS o
+            WHERE
+                o.merchant_id = :merchant_id
+                AND o.dedupe_key = loyalty.warning_key(
+                    a.account_id, CAST(:warn_until AS timestamptz), CAST(:timezone AS text)
+                )
+        )
     ORDER BY n.customer_id
     LIMIT :page_size
     FOR NO KEY UPDATE SKIP LOCKED

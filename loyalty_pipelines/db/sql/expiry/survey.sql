@@ -14,7 +14,20 @@ SELECT
     coalesce(
         coalesce(known.points_expiration_days, 0) = coalesce(t.points_expiration_days, 0)
         AND known.timezone = zone.timezone
-        AND known.is_program_active = t.is_program_active,
+        AND known.is_program_active = t.is_program_active
+        -- A version that came and was taken back since has left dates that are not of these terms.
+        AND NOT coalesce(
+            (
+                SELECT true
+                FROM loyalty.programs AS p
+                WHERE
+                    p.merchant_id = m.merchant_id
+                    AND p.valid_from <= now()
+                    AND greatest(p.valid_from, p.created_at) > known.recorded_at
+                LIMIT 1
+            ),
+            false
+        ),
         false
     ) AS is_scheduled,
     lead.days IS NOT NULL AND coalesce(

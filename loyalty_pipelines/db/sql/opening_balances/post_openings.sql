@@ -59,7 +59,9 @@ moved AS (
                 )
             ELSE locked.own_expires_at
         END,
-        warned_for = CASE WHEN a.expires_at IS NOT NULL THEN a.warned_for END
+        warned_for = CASE
+            WHEN a.last_activity_at >= locked.active_at AND a.expires_at IS NOT NULL THEN a.warned_for
+        END
     FROM locked
     WHERE a.merchant_id = locked.merchant_id AND a.account_id = locked.account_id
     RETURNING locked.points
