@@ -124,6 +124,15 @@ def test_the_bonus_is_that_of_the_programme_in_force_when_the_first_order_was_pa
     assert shop.problems() == []
 
 
+def test_an_order_that_earned_nothing_was_not_the_first(shop: Shop) -> None:
+    shop.program(welcome_bonus_points=50, valid_from=JULY)
+    shop.order("1", "10.00", paid_at=JUNE, status="cancelled")
+    shop.order("2", "10.00", paid_at=JUNE, currency="USD")
+    shop.order("3", "10.00", paid_at=AUGUST)
+    shop.award()
+    assert shop.entries() == [("bonus", 50), ("earned", 10)]
+
+
 def test_who_has_an_account_gets_no_bonus_later(shop: Shop) -> None:
     shop.order("1", "10.00")
     shop.award()
@@ -557,6 +566,22 @@ def test_a_card_that_stays_full_is_not_told_of_though_stamps_come_and_go(stamped
     stamped.set_status("1", "cancelled")
     buy(stamped, "4", "5")
     assert (rewards(stamped), stamped.account().stamp_count) == ([], 4)
+
+
+def test_a_new_order_that_makes_up_for_a_cancelled_one_fills_the_card(stamped: Shop) -> None:
+    buy(stamped, "1", "cancelled")
+    stamped.set_status("cancelled", "cancelled")
+    stamped.order("new", "1.00", paid_at=days_ago(stamped, 1))
+    buy(stamped, "old", paid_at=days_ago(stamped, 30))
+    assert (rewards(stamped), stamped.account().stamp_count) == (["3/1"], 3)
+
+
+def test_an_order_that_waits_in_the_queue_keeps_its_stamp_on_the_card(stamped: Shop) -> None:
+    buy(stamped, "1", "2")
+    stamped.change("1", currency="USD")
+    buy(stamped, "3")
+    assert stamped.queued() == {"1": "currency_differs"}
+    assert (rewards(stamped), stamped.account().stamp_count) == (["3/1"], 3)
 
 
 def test_a_card_that_a_new_order_fills_behind_old_ones_is_told_of(stamped: Shop) -> None:

@@ -13,7 +13,7 @@ FROM (
             min(l.paid_at) AS paid_at
         FROM unnest(CAST(:account_ids AS bigint[]), CAST(:customer_ids AS text[])) AS made (account_id, customer_id)
         INNER JOIN award_lines AS l ON l.customer_id = made.customer_id
-        WHERE l.outcome = 'earning' AND NOT l.is_tracked
+        WHERE l.outcome = 'earning'
         GROUP BY made.account_id
     ) AS f
 ) AS newcomers

@@ -25,7 +25,8 @@ CROSS JOIN (
 ) AS everyone
 CROSS JOIN (
     SELECT
-        count(*) AS nights,
+        -- Several runs of a day are one night.
+        count(DISTINCT CAST(r.as_of AT TIME ZONE 'UTC' AS date)) AS nights,
         max(r.accounts_expired - r.accounts_undone) AS accounts
     FROM loyalty.expiry_runs AS r
     WHERE
