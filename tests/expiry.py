@@ -151,7 +151,8 @@ class Nights:
         values = {"merchant": merchant, "prefix": prefix, "count": count, "active_at": active_at, "points": points}
         self.shop.run(
             "WITH made AS (INSERT INTO loyalty.accounts (merchant_id, customer_id, balance, next_seq, "
-            "last_activity_at, expires_at) SELECT :merchant, :prefix || n, :points, 2, CAST(:active_at AS timestamptz), "
+            "last_activity_at, expires_at) "
+            "SELECT :merchant, :prefix || n, :points, 2, CAST(:active_at AS timestamptz), "
             "loyalty.expiry_instant(:active_at, t.points_expiration_days, t.timezone) "
             "FROM generate_series(1, :count) AS n CROSS JOIN loyalty.merchant_terms(:merchant) AS t "
             "RETURNING account_id, customer_id) "

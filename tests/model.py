@@ -1,7 +1,7 @@
 """A small model of the ledger, by the words of the design: it decides alone what every account has and is told.
 
-Days are numbers, and an instant is a day with a place in it: orders are paid early in the day, in the order in which they
-came, and everything else happens after them, one thing after the other.
+Days are numbers, and an instant is a day with a place in it: orders are paid early in the day, in the order in which
+they came, and everything else happens after them, one thing after the other.
 """
 
 import copy
@@ -459,13 +459,13 @@ class Model:
             return "LP008"
         if redeemed and (code := self.redeem(order_id, customer, redeemed)):
             return code
+        code = ""
         if earned and not any(key[0] == order_id for key in self.shares):
-            if not self.rules.is_active:
-                return "LP005"
+            code = "" if self.rules.is_active else "LP005"
             self.shares[order_id, holder] = Share(in_force=earned)
             self.move(holder, earned)
         self.updates[order_id] = request
-        return ""
+        return code
 
     # --- repairs ---
 
@@ -527,9 +527,11 @@ class Model:
 
     def is_told(self, customer: str, account: Account) -> bool:
         """Whether the warning of exactly this date was delivered, or can't be, and no other waits."""
-        mails = self.warnings_of(customer)
-        is_there = any(mail.on == account.expires and mail.status in ("sent", "parked") for mail in mails)
-        return account.is_warned and is_there and not any(mail.is_open for mail in mails)
+        # One that had gone out before a merge was to the other customer, who is the same person.
+        people = [customer, *(one for one, survivor in self.survivors.items() if survivor == customer)]
+        settled = [mail for one in people for mail in self.warnings_of(one) if mail.status in ("sent", "parked")]
+        is_there = any(mail.on == account.expires for mail in settled)
+        return account.is_warned and is_there and not any(mail.is_open for mail in self.warnings_of(customer))
 
     def warn(self, customer: str, points: int, on: int) -> None:
         """One mail per customer and date: one that was not sent because it was not true is true again."""

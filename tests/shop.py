@@ -320,7 +320,7 @@ UNION ALL
 SELECT format('order %s is deserved by %s accounts', order_id, count(*))
 FROM order_points WHERE target_points > 0 GROUP BY merchant_id, order_id HAVING count(*) > 1
 UNION ALL
-SELECT format('account %s: last_expiry_seq is %s, last expired entry that stands %s', account_id, a.last_expiry_seq, e.seq)
+SELECT format('account %s: last_expiry_seq is %s, last expiry in force %s', account_id, a.last_expiry_seq, e.seq)
 FROM accounts a LEFT JOIN (SELECT merchant_id, account_id, max(seq) AS seq FROM ledger_entries t
     WHERE kind = 'expired' AND NOT EXISTS (SELECT FROM ledger_entries u WHERE u.merchant_id = t.merchant_id
         AND u.reference_type = 'expiry' AND u.reference_id = t.reference_id AND u.reference_seq = 2)

@@ -48,11 +48,10 @@ class Clock:
 
     def __init__(self, shop: Shop) -> None:
         self._engine = shop.engine
-        self._moves = [
-            f"UPDATE {row.relation} SET {', '.join(f'{one} = {one} - CAST(:passed AS interval)' for one in row.columns)} "
-            "WHERE merchant_id = :merchant"
-            for row in shop.rows(INSTANTS)
-        ]
+        self._moves = []
+        for row in shop.rows(INSTANTS):
+            changes = ", ".join(f"{column} = {column} - CAST(:passed AS interval)" for column in row.columns)
+            self._moves.append(f"UPDATE {row.relation} SET {changes} WHERE merchant_id = :merchant")
 
     def pass_days(self, merchant: str, days: int) -> None:
         """Let so many days pass at a merchant."""

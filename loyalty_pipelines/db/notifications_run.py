@@ -40,6 +40,8 @@ from loyalty_pipelines.domain.notifications import (
 # rest. So nobody else gets a mail that is on its way.
 LEASE = timedelta(minutes=10)
 MAX_TEMPLATE_PROBLEMS = 10
+# About 40 seconds.
+MARK_ATTEMPTS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +223,8 @@ class _Run:
         return Result(status=Status.SENT, sent_as=f"{content.locale} {content.origin}", is_tried=True)
 
     def _settle(self, mail: ClaimedMail, result: Result) -> None:
-        with_retries(partial(self._mark, mail, result))
+        # The mail is out: rather wait for a database that restarts than send it again.
+        with_retries(partial(self._mark, mail, result), attempts=MARK_ATTEMPTS)
         self._mails_left -= 1
         before = self.done.get(mail.merchant_id, MerchantMails(merchant_id=mail.merchant_id))
         self.done[mail.merchant_id] = before.plus(result.status)

@@ -260,8 +260,12 @@ def reason_not_to_send(mail: ClaimedMail, found: Addressee) -> Result | None:
         return Result(status=Status.FAILED, error="the shop does not list the merchant")
     if found.is_customer_active and (found.customer_email or "").strip():
         return None
-    why = {None: "is not in the shop any more", False: "is not active", True: "has no address"}
-    return Result(status=Status.PARKED, error=f"the customer {why[found.is_customer_active]}")
+    why = {
+        None: "the shop does not list the customer",
+        False: "the customer is not active",
+        True: "the customer has no address",
+    }
+    return Result(status=Status.PARKED, error=why[found.is_customer_active])
 
 
 def _untrue_warning(mail: ClaimedMail, found: Addressee) -> Result | None:

@@ -1,6 +1,6 @@
 """Random histories of orders, checkouts, repairs and nights against a small model that decides alone what has to come.
 
-LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (80): a few thousand find what so few only may.
+LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (60): a few thousand find what so few only may.
 """
 
 import os
@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from loyalty_pipelines.db import notifications, repairs
 from loyalty_pipelines.db.drain import DrainOptions, drain
+from loyalty_pipelines.db.expiry_checks import expired_unwarned
 from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.db.expiry_undo_run import undo_run
 from loyalty_pipelines.db.holds_run import release_stale_holds
@@ -37,7 +38,7 @@ from tests.model import FROM_THE_START, POINT_VALUE, Model, Night, Order, Rules
 from tests.shop import Shop
 from tests.time_travel import Clock
 
-EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "60"))
 STEPS = 30
 AMOUNTS = [Decimal(text) for text in ("19.99", "250", "7", "80", "0.99", "0", "0.004", "1", "1000000000000")]
 RATES = [Decimal(text) for text in ("1", "1.5", "0.002", "0")]
@@ -98,7 +99,8 @@ class Histories(RuleBasedStateMachine):
         shop.merchant(self.merchant, timezone=self.zone, **self._columns(rules))
         for customer in sorted(WITH_ADDRESS):
             shop.run(
-                "INSERT INTO sample_shop.customers (merchant_id, id, email) VALUES (:merchant, :id, :id || '@example.com')",
+                "INSERT INTO sample_shop.customers (merchant_id, id, email) "
+                "VALUES (:merchant, :id, :id || '@example.com')",
                 merchant=self.merchant,
                 id=customer,
             )
@@ -106,6 +108,7 @@ class Histories(RuleBasedStateMachine):
         shop.run("UPDATE loyalty.notifications SET status = 'void', settled_at = now() WHERE status = 'pending'")
         self.checkout = Checkout(shop.engine)
         self.sent: Counter[int] = Counter()
+        self.has_taken_unwarned = False
 
     # --- what the shop does ---
 
@@ -363,7 +366,13 @@ class Histories(RuleBasedStateMachine):
         expected = self.model.run_night(run_id)
         self._compare_night(run_id, expected)
         if dry:
-            found = (dry.accounts_warned, dry.points_warned, dry.accounts_moved, dry.accounts_expired, dry.points_expired)
+            found = (
+                dry.accounts_warned,
+                dry.points_warned,
+                dry.accounts_moved,
+                dry.accounts_expired,
+                dry.points_expired,
+            )
             assert found == (
                 expected.warned,
                 expected.points_warned,
@@ -379,12 +388,14 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def night_without_warnings(self) -> None:
         run_id = uuid.uuid4().hex
+        self.has_taken_unwarned = True
         self._run_night(run_id, is_warning_required=False)
         self._compare_night(run_id, self.model.run_night(run_id, is_warning_required=False))
         self._compare_accounts()
 
     @rule(
-        refused=st.sampled_from([None, None, None, "ann", "bob"]), answer=st.sampled_from(["pending", "failed", "parked"])
+        refused=st.sampled_from([None, None, None, "ann", "bob"]),
+        answer=st.sampled_from(["pending", "failed", "parked"]),
     )
     def deliver(self, refused: str | None, answer: str) -> None:
         postman = Postman(refused, answer)
@@ -451,7 +462,11 @@ class Histories(RuleBasedStateMachine):
         self._change(order_id, replace(self.model.orders[order_id], status="refunded"))
         self.award(1000)
 
-    @rule(customer=st.sampled_from(CUSTOMERS[:3]), total=st.sampled_from(AMOUNTS[:4]), days_late=st.sampled_from([0, 0, 5]))
+    @rule(
+        customer=st.sampled_from(CUSTOMERS[:3]),
+        total=st.sampled_from(AMOUNTS[:4]),
+        days_late=st.sampled_from([0, 0, 5]),
+    )
     def earn_and_be_warned_and_expire(self, customer: str, total: Decimal, days_late: int) -> None:
         if not self.model.rules.is_active or not self.model.rules.period:
             self._add_version(self.model.with_changes(is_active=True, period=self.model.rules.period or 7))
@@ -490,7 +505,8 @@ class Histories(RuleBasedStateMachine):
     def be_warned_and_active_under_another_period(self, period: int | None, other: int | None, total: Decimal) -> None:
         self._order(total, "ann", "paid", 0)
         self.award(1000)
-        self.go_to_an_edge(0, "warning", 0, "once") if any(self.model.live_accounts()) else None
+        if any(self.model.live_accounts()):
+            self.go_to_an_edge(0, "warning", 0, "once")
         self.adjust("ann", 5)
         self.deliver("ann", "failed")
         self.change_the_period(period, 14)
@@ -507,6 +523,11 @@ class Histories(RuleBasedStateMachine):
                 self.replay(pick, 1)
             self.award(1000)
             assert self._count_entries() == entries
+            assert set(self.sent.values()) <= {1}
+            if not self.has_taken_unwarned:
+                with self.shop.engine.connect() as conn:
+                    found = expired_unwarned(conn, days=100_000)
+                assert [one.accounts for one in found if one.merchant_id == self.merchant] in ([], [0])
 
     # --- helpers ---
 
@@ -598,7 +619,12 @@ class Histories(RuleBasedStateMachine):
 
     def _undo(self, run_id: str, customer: str | None, *, is_mailed: bool, page_size: int = 500) -> None:
         undo = Undo(
-            run_id=run_id, merchant_id=self.merchant, customer_id=customer, is_mailed=is_mailed, reason="model", actor="m"
+            run_id=run_id,
+            merchant_id=self.merchant,
+            customer_id=customer,
+            is_mailed=is_mailed,
+            reason="model",
+            actor="m",
         )
         (found,) = undo_run(self.shop.engine, undo, page_size=page_size).merchants
         expected = self.model.undo(run_id, customer, is_mailed=is_mailed)
@@ -719,3 +745,99 @@ def test_whatever_happens_the_ledger_and_the_mails_are_what_the_model_says(shop:
             suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
         ),
     )
+
+
+# --- histories that once went wrong: rules of the machine, one after the other ---
+
+
+def history(shop: Shop, *, period: int = 30) -> Histories:
+    """A history that begins with 80 points of ann, and the first night; warnings go out 14 days ahead."""
+    Histories.shop, Histories.clock = shop, Clock(shop)
+    made = Histories()
+    made.open_the_shop(is_debt_allowed=False, period=period, warning_days=14, bonus=0)
+    made.order(Decimal(80), "ann", "paid", 0)
+    made.award(1000)
+    made.night("once")
+    return made
+
+
+def go_to(made: Histories, day: int) -> None:
+    made.pass_days(day - made.model.today)
+    made.night("once")
+
+
+@pytest.mark.parametrize("is_night_first", [True, False])
+def test_a_date_that_comes_again_is_told_again_where_its_mail_was_never_sent(shop: Shop, is_night_first: bool) -> None:
+    made = history(shop)
+    go_to(made, 17)
+    made.adjust("ann", 5)
+    made.deliver(None, "pending")
+    assert [(mail.on, mail.status) for mail in made.model.mails if mail.on] == [(31, "void")]
+    made.change_the_period(13, 14)
+    if is_night_first:
+        made.night("once")
+    made.adjust("ann", 5)
+    go_to(made, 25)
+    assert [(mail.on, mail.status) for mail in made.model.mails if mail.on] == [(31, "pending")]
+    made.deliver(None, "pending")
+    go_to(made, 31)
+    assert made.model.account("ann").balance == 0
+    made.teardown()
+
+
+def test_a_failed_warning_of_an_earlier_date_keeps_nobody_from_expiring(shop: Shop) -> None:
+    made = history(shop)
+    go_to(made, 17)
+    made.deliver("ann", "failed")
+    made.adjust("ann", 5)
+    go_to(made, 34)
+    made.deliver(None, "pending")
+    go_to(made, 48)
+    assert made.model.account("ann").balance == 0
+    made.teardown()
+
+
+def test_a_late_warning_waits_another_night_where_its_new_date_has_had_a_mail(shop: Shop) -> None:
+    made = history(shop)
+    go_to(made, 17)
+    made.deliver(None, "pending")
+    made.adjust("ann", 5)
+    made.change_the_period(6, 14)
+    go_to(made, 21)
+    made.deliver("ann", "failed")
+    go_to(made, 28)
+    made.night("dry first")
+    assert made.model.account("ann").expires == 24
+    go_to(made, 29)
+    assert made.model.account("ann").expires == 32
+    made.deliver(None, "pending")
+    go_to(made, 32)
+    assert made.model.account("ann").balance == 0
+    made.teardown()
+
+
+def test_a_programme_that_is_changed_and_changed_back_leaves_no_date_behind(shop: Shop) -> None:
+    made = history(shop)
+    made.change_the_period(None, 14)
+    made.adjust("ann", 5)
+    made.change_the_period(30, 14)
+    assert made.model.account("ann").expires is None
+    made.night("once")
+    assert made.model.account("ann").expires == 31
+    made.teardown()
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+def test_a_warning_that_is_on_its_way_is_not_the_one_of_the_account_that_takes_over(
+    shop: Shop, is_delivered: bool
+) -> None:
+    made = history(shop)
+    go_to(made, 17)
+    if is_delivered:
+        made.deliver(None, "pending")
+    made.merge(("ann", "bob"))
+    made.deliver(None, "pending")
+    assert made.model.account("bob").is_warned is is_delivered
+    go_to(made, 31)
+    assert made.model.account("bob").balance == (0 if is_delivered else 80)
+    made.teardown()

@@ -539,7 +539,7 @@ def test_without_a_target_or_with_a_programme_that_is_off_nobody_is_told(shop: S
     buy(shop, "1", "2")
     shop.program(stamps_per_order=1, stamp_target=3)
     shop.order("3", "1.00")
-    shop.program(is_active=False, valid_from=shop.value("SELECT now()"))
+    shop.program(is_active=False, stamp_target=3, valid_from=shop.value("SELECT now()"))
     shop.award()
     assert (shop.account().stamp_count, rewards(shop)) == (3, [])
 

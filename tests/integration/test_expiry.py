@@ -1,7 +1,6 @@
 """Warnings, plan and expiry of one merchant: who is told, what goes, what stays, and what a change of terms does."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -12,23 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from loyalty_pipelines.db import expiry, merges, programs, repairs
+from loyalty_pipelines.db import expiry, merges, repairs
 from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.domain.expiry import (
-    ExpiryOptions,
-    ForecastDay,
     FutureRunError,
     Limits,
-    MerchantExpiry,
     Page,
-    Position,
     Step,
 )
 from loyalty_pipelines.domain.merges import Merge
 from loyalty_pipelines.domain.repairs import Adjustment
 from loyalty_pipelines.domain.source_mapping import NoMappingError
 from tests.checkout import Checkout
-from tests.expiry import EXPIRED, NO_LIMITS, WARNING, Nights, at, midnight, night
+from tests.expiry import EXPIRED, WARNING, Nights, at, midnight, night
 from tests.shop import Shop
 
 # 30 days of period, 14 of lead, in Luxembourg.
@@ -149,9 +144,7 @@ def test_the_same_id_at_two_merchants_is_two_accounts(shop: Shop, nights: Nights
     ("steps", "warned", "gone"),
     [({Step.WARN}, 1, 0), ({Step.PLAN}, 0, 0), ({Step.PLAN, Step.EXPIRE}, 0, 1), ({Step.EXPIRE}, 0, 1)],
 )
-def test_only_the_steps_that_are_asked_for_are_done(
-    nights: Nights, steps: set[Step], warned: int, gone: int
-) -> None:
+def test_only_the_steps_that_are_asked_for_are_done(nights: Nights, steps: set[Step], warned: int, gone: int) -> None:
     warn(nights, "ann")
     nights.account("bob", active_at="2025-01-10T12:00:00+01:00")
     done = nights.run(DUE_AT, steps=frozenset(steps))
@@ -197,9 +190,7 @@ def test_a_warning_that_does_not_arrive_gets_a_later_date_each_night_until_it_do
 
 
 @pytest.mark.parametrize("status", ["pending", "failed"])
-def test_points_that_are_due_stay_while_their_warning_has_not_arrived(
-    shop: Shop, nights: Nights, status: str
-) -> None:
+def test_points_that_are_due_stay_while_their_warning_has_not_arrived(shop: Shop, nights: Nights, status: str) -> None:
     warn(nights, "ann", "bob")
     shop.run(
         "UPDATE loyalty.notifications SET status = :status, "
@@ -283,21 +274,12 @@ def test_a_date_whose_mail_was_void_is_told_again(shop: Shop, nights: Nights) ->
 
 
 def test_without_a_required_warning_everything_due_goes_and_no_date_moves(shop: Shop, nights: Nights) -> None:
-    for customer, active_at in {
-        "never told": "2024-12-01T12:00:00+01:00",
-        "pending": ACTIVE_AT,
-        "failed": ACTIVE_AT,
-        "near": "2025-01-05T12:00:00+01:00",
-    }.items():
-        nights.account(customer, active_at=active_at)
-    shop.run(
-        "INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, payload, status, settled_at) "
-        "SELECT merchant_id, loyalty.warning_key(account_id, expires_at, 'Europe/Luxembourg'), 'loyalty_points_expiring', "
-        "customer_id, jsonb_build_object('points', 100, 'expires_at', expires_at), customer_id, "
-        "CASE WHEN customer_id = 'failed' THEN now() END FROM loyalty.accounts WHERE customer_id IN ('pending', 'failed')"
-    )
-    shop.run("UPDATE loyalty.accounts SET warned_for = expires_at WHERE customer_id IN ('pending', 'failed')")
-    shop.run("INSERT INTO loyalty.expiry_terms VALUES ('m1', 30, 'Europe/Luxembourg', true, now())")
+    nights.account("pending", active_at=ACTIVE_AT)
+    nights.account("failed", active_at=ACTIVE_AT)
+    nights.live(WARNED_ON, 1, is_delivered=False)
+    nights.settle("failed", customer="failed")
+    nights.account("never told", active_at="2024-12-01T12:00:00+01:00")
+    nights.account("near", active_at="2025-01-05T12:00:00+01:00")
     done = nights.run(DUE_AT, is_warning_required=False)
     assert (done.accounts_expired, done.accounts_moved, done.accounts_warned) == (3, 0, 1)
     assert nights.expired() == {"never told": [100], "pending": [100], "failed": [100]}
@@ -543,9 +525,7 @@ def test_a_number_of_a_version_is_there_once(shop: Shop) -> None:
 # --- changes of terms -----------------------------------------------------------------------------------
 
 
-def test_a_longer_period_moves_the_dates_and_the_told_are_told_again_of_the_new_one(
-    shop: Shop, nights: Nights
-) -> None:
+def test_a_longer_period_moves_the_dates_and_the_told_are_told_again_of_the_new_one(shop: Shop, nights: Nights) -> None:
     warn(nights, "ann")
     shop.program(points_expiration_days=60)
     told = nights.live(WARNED_ON + timedelta(days=1), 50)
@@ -796,18 +776,14 @@ def everything_at_once(shop: Shop, nights: Nights) -> None:
         "active": "sent",
     }.items():
         nights.settle(status, customer=customer)
-    shop.run(
-        "UPDATE loyalty.notifications SET leased_until = now() + interval '1 hour' WHERE customer_id = 'leased'"
-    )
+    shop.run("UPDATE loyalty.notifications SET leased_until = now() + interval '1 hour' WHERE customer_id = 'leased'")
     shop.run("UPDATE loyalty.accounts SET is_active = false WHERE customer_id = 'inactive'")
     nights.account("active", active_at="2025-01-25T12:00:00+01:00")
     nights.account("never told", active_at="2024-10-01T12:00:00+01:00", points=3)
     nights.account("soon", active_at="2025-01-10T12:00:00+01:00", points=5)
     nights.account("late", active_at="2025-01-04T12:00:00+01:00", points=7)
     nights.account("empty", active_at="2024-10-01T12:00:00+01:00", points=11)
-    shop.run(
-        "UPDATE loyalty.accounts SET held = 30 WHERE customer_id = 'told'"
-    )
+    shop.run("UPDATE loyalty.accounts SET held = 30 WHERE customer_id = 'told'")
 
 
 @pytest.mark.parametrize("is_warning_required", [True, False])
@@ -870,9 +846,7 @@ def test_the_forecast_of_each_day_is_what_then_happens_if_nobody_is_active(shop:
     shop.award()
     nights.live(start - timedelta(days=1), 1)
     with shop.engine.connect() as conn:
-        said = expiry.forecast(
-            conn, ["m1", "la", "far", "never", "off", "nobody"], next_run_at=night(start), days=25
-        )
+        said = expiry.forecast(conn, ["m1", "la", "far", "never", "off", "nobody"], next_run_at=night(start), days=25)
     zones = {
         "m1": ZoneInfo("Europe/Luxembourg"),
         "la": ZoneInfo("America/Los_Angeles"),
@@ -901,9 +875,9 @@ def test_the_forecast_of_each_day_is_what_then_happens_if_nobody_is_active(shop:
 def test_a_run_says_how_many_are_due_a_day_later_and_the_next_one_how_it_was(shop: Shop, nights: Nights) -> None:
     warn(nights, "ann", "bob", "cid")
     before = nights.run(DUE_AT - timedelta(days=1))
-    assert shop.rows("SELECT accounts_forecast, points_forecast FROM loyalty.expiry_runs ORDER BY as_of DESC LIMIT 1") == [
-        (3, 300)
-    ]
+    assert shop.rows(
+        "SELECT accounts_forecast, points_forecast FROM loyalty.expiry_runs ORDER BY as_of DESC LIMIT 1"
+    ) == [(3, 300)]
     nights.account("cid", active_at="2025-01-31T12:00:00+01:00", points=1)
     done = nights.run(DUE_AT)
     assert before.forecast is None
@@ -953,9 +927,7 @@ def assert_reads_on_from_the_key(found: list[dict[str, Any]]) -> None:
     assert not [node for node in found if "Sort" in node["Node Type"]]
 
 
-def test_pages_are_read_from_the_key_on_without_sorting_the_accounts_of_one_instant(
-    shop: Shop, nights: Nights
-) -> None:
+def test_pages_are_read_from_the_key_on_without_sorting_the_accounts_of_one_instant(shop: Shop, nights: Nights) -> None:
     nights.crowd(20_000, active_at=ACTIVE_AT)
     shop.run("ANALYZE loyalty.accounts")
     middle = shop.value("SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY account_id) FROM loyalty.accounts")

@@ -99,6 +99,7 @@ def stopped(nights: Nights, shop: Shop) -> Nights:
     nights.deliver()
     few = Limits(few_accounts=1)
     for _ in range(2):
+        later(shop, "1 hour")
         done = nights.run_all(DUE_AT, limits=few)
         assert [(one.merchant_id, one.is_stopped) for one in done if one.is_stopped] == [("m1", True)]
     return nights
@@ -200,6 +201,14 @@ def test_a_run_that_was_stopped_or_did_not_end_or_looked_from_the_past_is_no_suc
     shop.run("UPDATE loyalty.expiry_runs SET is_stopped = true WHERE merchant_id = 'm1' AND as_of > '2026-01-01'")
     rows = {str(row["merchant_id"]): row["is_stopped"] for row in records(checked(instance)["expiry_succeeded_lately"])}
     assert rows == {"m1": True, "m2": False}
+
+
+def test_a_run_that_is_at_work_does_not_hide_the_success_before_it(
+    nights: Nights, shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    nights.run()
+    shop.run("INSERT INTO loyalty.expiry_runs (merchant_id, run_id, as_of, actor) VALUES ('m1', 'now', now(), 'x')")
+    assert checked(instance)["expiry_succeeded_lately"].passed
 
 
 def test_a_run_that_was_killed_after_its_last_page_is_finished_by_its_retry(

@@ -1,4 +1,4 @@
-"""Plans that look wrong stop their merchant: compared with its own nights, or, without any, with a share of accounts."""
+"""Plans that look wrong stop their merchant: compared with its own nights, or without them with its accounts."""
 
 from datetime import date, timedelta
 
@@ -170,7 +170,8 @@ def test_nights_of_long_ago_stopped_ones_unfinished_ones_and_later_ones_are_not_
     past(shop, 100, days_ago=-1)
     shop.run(
         "INSERT INTO loyalty.expiry_runs (merchant_id, run_id, as_of, actor, started_at, accounts_expired) "
-        "VALUES ('m1', 'dead', :as_of, 'test', now() - interval '2 days', 100), ('m2', 'other', :as_of, 'test', now(), 100)",
+        "VALUES ('m1', 'dead', :as_of, 'test', now() - interval '2 days', 100), "
+        "('m2', 'other', :as_of, 'test', now(), 100)",
         as_of=DUE_AT - timedelta(days=2),
     )
     plan = planned(nights.run(DUE_AT, limits=LIMITS))

@@ -1,6 +1,7 @@
 """An expiry that was wrong is taken back: exactly what the run took, once, and not for one night only."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -36,6 +37,19 @@ def lead_from_today(shop: Shop, days: int = LEAD) -> datetime:
     return shop.value("SELECT loyalty.local_midnight(now(), :days, 'Europe/Luxembourg')", days=days)
 
 
+def later(shop: Shop, days: int) -> None:
+    """Let so many days pass, for the dates of accounts and for the newest warning of each."""
+    shop.run(
+        "WITH moved AS (UPDATE loyalty.accounts SET warned_for = expires_at, "
+        "expires_at = loyalty.local_midnight(expires_at, -:days, 'Europe/Luxembourg') WHERE warned_for = expires_at "
+        "RETURNING account_id, warned_for AS old, expires_at AS new) "
+        "UPDATE loyalty.notifications SET dedupe_key = loyalty.warning_key(account_id, new, 'Europe/Luxembourg') "
+        "FROM moved WHERE dedupe_key = loyalty.warning_key(account_id, old, 'Europe/Luxembourg')",
+        days=days,
+    )
+    shop.run("UPDATE loyalty.accounts SET warned_for = expires_at WHERE warned_for IS NOT NULL")
+
+
 def expire(nights: Nights, *customers: str, run_id: str = "wrong", merchant: str = "m1", points: int = 100) -> None:
     """Give customers points of 45 days ago, tell them, and take the points in a run."""
     for customer in customers:
@@ -46,9 +60,9 @@ def expire(nights: Nights, *customers: str, run_id: str = "wrong", merchant: str
     assert done.accounts_expired >= len(customers)
 
 
-def undo(shop: Shop, *, is_dry_run: bool = False, page_size: int = 500, **values: object) -> UndoReport:
+def undo(shop: Shop, *, is_dry_run: bool = False, page_size: int = 500, **values: Any) -> UndoReport:
     chosen = {"run_id": "wrong", "reason": "a mistake", "actor": "eve", **values}
-    report = undo_run(shop.engine, Undo(**chosen), is_dry_run=is_dry_run, page_size=page_size)  # type: ignore[arg-type]
+    report = undo_run(shop.engine, Undo(**chosen), is_dry_run=is_dry_run, page_size=page_size)
     assert report.failures == {}
     return report
 
@@ -146,11 +160,11 @@ def test_an_undo_that_ends_between_two_pages_gives_the_rest_when_it_is_run_again
     expire(nights, "a", "b", "c", "d", "e")
     real, pages = expiry_undo.undo_page, []
 
-    def dying(*args: object) -> object:
+    def dying(*args: Any) -> Any:
         if len(pages) == 2:
             raise KeyboardInterrupt
         pages.append(args)
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args)
 
     with monkeypatch.context() as patched:
         patched.setattr(expiry_undo, "undo_page", dying)
@@ -266,14 +280,7 @@ def test_with_a_mail_the_customer_is_told_of_the_points_and_the_new_date_once(sh
 def test_a_mail_of_the_undo_that_does_not_arrive_keeps_the_points(shop: Shop, nights: Nights) -> None:
     expire(nights, "ann")
     undo(shop, is_mailed=True)
-    # 20 days later.
-    shop.run(
-        "WITH aged AS (UPDATE loyalty.accounts SET expires_at = :then, warned_for = :then RETURNING account_id) "
-        "UPDATE loyalty.notifications SET dedupe_key = loyalty.warning_key(aged.account_id, :then, 'Europe/Luxembourg') "
-        "FROM aged WHERE template = :template AND status = 'pending'",
-        then=lead_from_today(shop, LEAD - 20),
-        template=WARNING,
-    )
+    later(shop, 20)
     done = nights.run()
     assert (done.accounts_expired, done.accounts_moved) == (0, 1)
     assert shop.account().expires_at == lead_from_today(shop)
@@ -331,11 +338,8 @@ def test_after_a_later_expiry_only_that_one_counts_as_the_last(shop: Shop, night
     expire(nights, "ann", run_id="first")
     nights.account("ann", active_at=ago(shop, 44), points=40)
     nights.run(ago(shop, 27))
-    shop.run("UPDATE loyalty.accounts SET expires_at = warned_for - interval '13 days', warned_for = warned_for - "
-             "interval '13 days'")  # fmt: skip
-    shop.run("UPDATE loyalty.notifications SET dedupe_key = loyalty.warning_key(a.account_id, a.expires_at, "
-             "'Europe/Luxembourg') FROM loyalty.accounts AS a WHERE status = 'pending' AND template = :one", one=WARNING)  # fmt: skip
     nights.deliver()
+    later(shop, 13)
     nights.run(run_id="second")
     assert nights.expired() == {"ann": [100, 40]}
     undo(shop, run_id="first")
@@ -394,9 +398,13 @@ def test_a_run_that_took_nothing_from_the_customer_is_refused(shop: Shop, nights
 
 
 @pytest.mark.parametrize("missing", ["reason", "actor"])
-def test_who_says_so_and_why_has_to_be_said(shop: Shop, missing: str) -> None:
+def test_who_says_so_and_why_has_to_be_said(missing: str) -> None:
     with pytest.raises(ImpossibleRepairError):
-        undo(shop, **{missing: "  "})
+        Undo(
+            run_id="wrong",
+            reason="  " if missing == "reason" else "a mistake",
+            actor="  " if missing == "actor" else "eve",
+        )
 
 
 def test_without_a_shop_nothing_is_undone(shop: Shop, nights: Nights) -> None:

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine, text
 
-from loyalty_pipelines.db import notifications, sources
+from loyalty_pipelines.db import notifications, notifications_run, sources
 from loyalty_pipelines.db.notifications_run import LEASE, is_something_due
 from loyalty_pipelines.domain.notifications import (
     REFUSED_IN_A_ROW,
@@ -126,7 +127,7 @@ def test_a_customer_without_a_usable_address_is_parked(
 def test_a_customer_who_is_gone_from_the_shop_is_parked(outbox: Outbox, mta: MailServer) -> None:
     number = outbox.add(is_known=False)
     assert outbox.sent(mta) == {"parked": 1}
-    assert outbox.mail(number).last_error == "the customer is not in the shop any more"
+    assert outbox.mail(number).last_error == "the shop does not list the customer"
 
 
 def test_a_customer_who_is_not_active_is_parked(shop: Shop, outbox: Outbox, mta: MailServer) -> None:
@@ -471,6 +472,21 @@ def test_a_run_ends_after_its_time_and_gives_the_rest_back(outbox: Outbox, mta: 
     outbox.many(10)
     assert outbox.sent(mta, max_seconds=0) == {}
     assert (outbox.leased(), mta.mails) == (0, [])
+
+
+def test_a_run_whose_time_is_over_ends_within_a_page(
+    outbox: Outbox, mta: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.many(10)
+    now = [0.0]
+    monkeypatch.setattr(notifications_run, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def takes_a_minute(_address: str) -> None:
+        now[0] += 60
+
+    mta.rules["data"] = takes_a_minute
+    assert outbox.sent(mta, max_seconds=90) == {"sent": 2}
+    assert outbox.leased() == 0
 
 
 def test_mails_whose_lease_would_run_out_before_their_turn_are_given_back(
