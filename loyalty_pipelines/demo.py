@@ -1,4 +1,4 @@
-"""The demo: a shop with real traffic, awarded by the sensor and the job of a headless Dagster."""
+"""The demo: a shop with real traffic and a night, awarded and mailed by the sensors and jobs of a headless Dagster."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from loyalty_pipelines.db import demo
 from loyalty_pipelines.db.award_checks import waiting_orders
 from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.db.migrate import upgrade
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.processes import dagster_environment, dagster_running, end_leftovers
@@ -20,13 +21,18 @@ PATIENCE_SECONDS = 240
 
 
 class DemoStuckError(LoyaltyError):
-    """The daemon ended, or orders still wait after four minutes."""
+    """The daemon ended, or orders or mails still wait after four minutes."""
 
-    def __init__(self, *, waiting: int, log: Path) -> None:
+    def __init__(self, *, waiting: str, log: Path) -> None:
         self.waiting = waiting
-        super().__init__(
-            f"{waiting} orders still wait after {PATIENCE_SECONDS} s, or Dagster's daemon ended: see {log}."
-        )
+        super().__init__(f"{waiting} still wait after {PATIENCE_SECONDS} s, or Dagster's daemon ended: see {log}.")
+
+
+class DemoNightError(LoyaltyError):
+    """The night's expiry failed for a merchant."""
+
+    def __init__(self, *, merchant_id: str, failure: str) -> None:
+        super().__init__(f"The night's expiry failed for merchant {merchant_id!r}: {failure}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,9 @@ class DemoResult:
     orders_refunded: int
     backlog_seconds: float
     late_seconds: float
+    customers_warned: int
+    mails_sent: int
+    mails_to: str | None
     total_seconds: float
 
 
@@ -69,15 +78,21 @@ def run_demo(
     log = Path(environment["DAGSTER_HOME"]) / "demo.log"
     say("Starting Dagster headless. Its sensor looks for paid orders every 5 seconds.")
     with dagster_running("dagster-daemon", ["run"], environment=environment, log=log) as daemon:
-        backlog_seconds = _until_empty(engine, daemon, log)
+        backlog_seconds = _until(lambda: _waiting_orders(engine), "orders", daemon, log)
         say(f"The sensor found them and the job awarded them, {backlog_seconds:.1f} s after the daemon started.")
+        warned = _night(engine)
+        say(f"A night: {warned:,} customers are warned that their points are about to expire.")
         late, cancelled, refunded = _traffic(engine)
         say(f"Meanwhile: {late:,} late payments, {cancelled:,} cancellations, {refunded:,} partial refunds.")
-        late_seconds = _until_empty(engine, daemon, log)
+        late_seconds = _until(lambda: _waiting_orders(engine), "orders", daemon, log)
         say(f"Points given, taken back and corrected {late_seconds:.1f} s later.")
+        mails_to = environment.get("LOYALTY_MAIL_URL") or os.environ.get("LOYALTY_MAIL_URL")
+        if mails_to:
+            _until(lambda: _waiting_mails(engine), "mails", daemon, log)
         checks = _run_checks()
     with engine.connect() as conn:
         rows = demo.summary(conn)
+        _, sent = demo.mails(conn)
     engine.dispose()
     return DemoResult(
         merchants=rows,
@@ -88,6 +103,10 @@ def run_demo(
         orders_refunded=refunded,
         backlog_seconds=backlog_seconds,
         late_seconds=late_seconds,
+        customers_warned=warned,
+        mails_sent=sent,
+        # A server's URL has its password in it.
+        mails_to=mails_to if mails_to and mails_to.startswith("folder://") else None,
         total_seconds=time.monotonic() - started,
     )
 
@@ -103,22 +122,40 @@ def _traffic(engine: Engine) -> tuple[int, int, int]:
     return late, cancelled, refunded
 
 
-def _until_empty(engine: Engine, daemon: subprocess.Popen[bytes], log: Path) -> float:
-    """Wait until nothing waits in the inbox; return the seconds that took."""
+def _night(engine: Engine) -> int:
+    """Run a night's expiry for all merchants; return how many customers it warned."""
+    done = list(expire_merchants(engine, actor="loyalty demo"))
+    for one in done:
+        if one.failure:
+            raise DemoNightError(merchant_id=one.merchant_id, failure=one.failure)
+    return sum(one.accounts_warned for one in done)
+
+
+def _waiting_orders(engine: Engine) -> int:
+    with engine.connect() as conn:
+        return sum(found.orders for found in waiting_orders(conn))
+
+
+def _waiting_mails(engine: Engine) -> int:
+    with engine.connect() as conn:
+        return demo.mails(conn)[0]
+
+
+def _until(waiting: Callable[[], int], what: str, daemon: subprocess.Popen[bytes], log: Path) -> float:
+    """Wait until nothing waits any more; return the seconds that took."""
     started = time.monotonic()
     while True:
-        with engine.connect() as conn:
-            waiting = sum(found.orders for found in waiting_orders(conn))
+        left = waiting()
         seconds = time.monotonic() - started
-        if not waiting:
+        if not left:
             return seconds
         if seconds > PATIENCE_SECONDS or daemon.poll() is not None:
-            raise DemoStuckError(waiting=waiting, log=log)
+            raise DemoStuckError(waiting=f"{left} {what}", log=log)
         time.sleep(0.2)
 
 
 def _run_checks() -> dict[str, bool]:
-    """Run the award checks as a run of the same instance, so that the UI shows them; return name and result.
+    """Run all checks as runs of the same instance, so that the UI shows them; return name and result.
 
     A check that found something fails the run, and one that could not look has not passed.
     """
@@ -127,12 +164,14 @@ def _run_checks() -> dict[str, bool]:
     from loyalty_pipelines.checks import CHECKS
     from loyalty_pipelines.definitions import defs
 
+    names = [key.name for check in CHECKS for key in check.check_keys]
+    passed: dict[str, bool] = {}
     with dg.DagsterInstance.get() as instance:
-        result = defs.resolve_job_def("award_checks_job").execute_in_process(
-            instance=instance,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            raise_on_error=False,
-        )
-        names = [key.name for check in CHECKS for key in check.check_keys]
-        passed = {found.check_name: found.passed for found in result.get_asset_check_evaluations()}
-        return {name: passed.get(name, False) for name in names}
+        for job in ("award_checks_job", "expiry_checks_job", "notification_checks_job"):
+            result = defs.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+            passed.update({found.check_name: found.passed for found in result.get_asset_check_evaluations()})
+    return {name: passed.get(name, False) for name in names}

@@ -121,7 +121,7 @@ class Outbox:
         """Send what is due, to a server or as a URL says."""
         url = to if isinstance(to, str) else to.url()
         settings = mail_settings(
-            {"LOYALTY_MAIL_URL": url, "LOYALTY_MAIL_FROM": SENDER, "LOYALTY_MAIL_PER_MINUTE": "1000000"}
+            {"LOYALTY_MAIL_URL": url, "LOYALTY_MAIL_FROM": SENDER, "LOYALTY_MAIL_PER_MINUTE": str(per_minute)}
         )
         transport = transport_for(settings, timeout_seconds=timeout)
         try:

@@ -58,6 +58,8 @@ def _print_result(result: "DemoResult") -> None:
         f"{result.orders_paid_late + result.orders_cancelled + result.orders_refunded:,} changes "
         f"in {result.late_seconds:.1f} s; {result.total_seconds:.0f} s in all."
     )
+    where = f", in {result.mails_to.removeprefix('folder://')}" if result.mails_to else ""
+    say(f"{result.customers_warned:,} customers warned of points about to expire; {result.mails_sent:,} mails{where}.")
     say("To look at it in Dagster's web UI: 'make up' (or 'loyalty up'), then open http://127.0.0.1:3000")
 
 

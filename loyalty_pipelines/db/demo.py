@@ -16,6 +16,8 @@ COUNT_ORDERS = load("demo/count_orders")
 LATE_PAYMENTS = load("demo/late_payments")
 CANCELLATIONS = load("demo/cancellations")
 REFUNDS = load("demo/refunds")
+CUSTOMERS = load("demo/customers")
+MAILS = load("demo/mails")
 SUMMARY = load("demo/summary")
 
 
@@ -55,9 +57,11 @@ def prepare(conn: Connection, *, merchants: int, is_allowed: bool = True) -> Non
 
 
 def add_orders(conn: Connection, *, orders: int, merchants: int) -> int:
-    """Add `orders` orders of the first `merchants` merchants; return how many were added."""
+    """Add `orders` orders of the first `merchants` merchants, and their customers; return how many orders."""
     first = 1 + conn.execute(COUNT_ORDERS).scalar_one()
-    return conn.execute(ORDERS, {"orders": orders, "merchants": merchants, "first": first}).rowcount
+    added = conn.execute(ORDERS, {"orders": orders, "merchants": merchants, "first": first}).rowcount
+    conn.execute(CUSTOMERS)
+    return added
 
 
 def late_payments(conn: Connection, *, digit: int) -> int:
@@ -68,6 +72,12 @@ def late_payments(conn: Connection, *, digit: int) -> int:
 def cancellations_and_refunds(conn: Connection) -> tuple[int, int]:
     """Cancel and partly refund some paid orders; return how many of each."""
     return conn.execute(CANCELLATIONS).rowcount, conn.execute(REFUNDS).rowcount
+
+
+def mails(conn: Connection) -> tuple[int, int]:
+    """Return how many mails wait, and how many were sent."""
+    row = conn.execute(MAILS).one()
+    return row.waiting, row.sent
 
 
 def summary(conn: Connection) -> Sequence[DemoMerchant]:

@@ -100,6 +100,7 @@ class MerchantTerms:
     is_scheduled: bool
     is_something_due: bool
     has_open_warnings: bool
+    has_unfinished_run: bool
 
     @property
     def is_expiring(self) -> bool:
@@ -109,7 +110,9 @@ class MerchantTerms:
     @property
     def is_idle(self) -> bool:
         """Whether a run has nothing to do here."""
-        return self.is_scheduled and not (self.is_expiring and (self.is_something_due or self.has_open_warnings))
+        if not self.is_scheduled or self.has_unfinished_run:
+            return False
+        return not (self.is_expiring and (self.is_something_due or self.has_open_warnings))
 
 
 @dataclass(frozen=True, kw_only=True)

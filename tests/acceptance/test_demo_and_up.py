@@ -85,12 +85,15 @@ def test_the_demo_awards_everything_and_ends_by_itself(environment: dict[str, st
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
     assert set(result["checks"].values()) == {True}
-    assert len(result["checks"]) == 5
+    assert len(result["checks"]) == 11
     assert result["orders_added"] == 4000
     assert len(result["merchants"]) == 4
     assert {merchant["waiting"] for merchant in result["merchants"]} == {0}
     assert all(merchant["points"] > 0 for merchant in result["merchants"])
     assert min(result[f"orders_{what}"] for what in ("paid_late", "cancelled", "refunded")) > 0
+    assert result["customers_warned"] > 0
+    mails = list((Path(environment["LOYALTY_HOME"]) / "mails").glob("*.eml"))
+    assert len(mails) == result["mails_sent"] >= result["customers_warned"] * 0.9
     assert dagster_processes(environment) == []
     log = Path(environment["LOYALTY_HOME"]) / "dagster" / "demo.log"
     assert "DEBUG" not in log.read_text(), "a dozen lines for every run"

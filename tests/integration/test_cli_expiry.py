@@ -69,6 +69,14 @@ def test_warnings_and_moved_dates_are_shown(cli: Cli, nights: Nights) -> None:
     found = cli.ok("expire", "m1", "--as-of", "2025-01-31T02:00:00+01:00")
     assert cells(found.out, "m1") == ["m1", "1", "100", "1", "0", "0", "0", "0", "0", "-"]
     assert "1 account warned of 100 points" in found.out
+    assert "undo" not in found.out, "nothing was taken"
+
+
+def test_only_the_named_merchant_expires(cli: Cli, shop: Shop, nights: Nights) -> None:
+    shop.merchant("m2", points_expiration_days=30)
+    warn(nights, "ann", merchants=("m1", "m2"))
+    cli.ok("expire", "m1", "--as-of", DUE_AT)
+    assert (shop.balance(merchant="m1"), shop.balance(merchant="m2")) == (0, 100)
 
 
 def test_a_dry_run_counts_and_writes_nothing(cli: Cli, shop: Shop, nights: Nights) -> None:

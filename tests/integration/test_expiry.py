@@ -273,6 +273,25 @@ def test_a_date_whose_mail_was_void_is_told_again(shop: Shop, nights: Nights) ->
     assert nights.run(DUE_AT).accounts_expired == 0
 
 
+def test_a_date_that_another_mail_of_the_account_has_named_is_left_out_for_a_night(shop: Shop, nights: Nights) -> None:
+    nights.account(active_at=ACTIVE_AT)
+    nights.live(WARNED_ON, 1, is_delivered=False)
+    shop.run(
+        "INSERT INTO loyalty.notifications "
+        "(merchant_id, dedupe_key, template, customer_id, payload, status, settled_at) "
+        "SELECT merchant_id, 'expiring/' || account_id || '/2025-02-02', :template, customer_id, "
+        "jsonb_build_object('points', 1, 'expires_at', CAST(:instant AS timestamptz)), 'sent', now() "
+        "FROM loyalty.accounts",
+        template=WARNING,
+        instant=midnight("2025-02-02"),
+    )
+    shown = nights.run(night(WARNED_ON + timedelta(days=1)), is_dry_run=True)
+    done = nights.run(night(WARNED_ON + timedelta(days=1)))
+    assert (shown.accounts_moved, done.accounts_moved, shop.account().expires_at) == (0, 0, GONE_AT)
+    assert nights.run(night(WARNED_ON + timedelta(days=2))).accounts_moved == 1
+    assert shop.account().expires_at == midnight("2025-02-03")
+
+
 def test_without_a_required_warning_everything_due_goes_and_no_date_moves(shop: Shop, nights: Nights) -> None:
     nights.account("pending", active_at=ACTIVE_AT)
     nights.account("failed", active_at=ACTIVE_AT)
@@ -629,6 +648,18 @@ def test_a_programme_that_was_off_for_a_while_sends_no_second_mail_of_one_date(s
     nights.run(night(WARNED_ON))
     assert nights.warnings() == [("ann", GONE_AT, "sent")]
     assert nights.run(DUE_AT).accounts_expired == 1
+
+
+def test_a_version_that_was_taken_back_before_the_night_leaves_no_dates_behind(shop: Shop, nights: Nights) -> None:
+    nights.account("ann", active_at=ACTIVE_AT)
+    nights.run("2025-01-05T02:00:00Z")
+    shop.program(points_expiration_days=365)
+    # Awarded by the version that was in force for a moment.
+    nights.account("bob", active_at=ACTIVE_AT)
+    shop.program(points_expiration_days=30)
+    assert shop.account("bob").expires_at == midnight("2026-01-02")
+    assert nights.run("2025-01-06T02:00:00Z").accounts_rescheduled == 1
+    assert (shop.account("ann").expires_at, shop.account("bob").expires_at) == (GONE_AT, GONE_AT)
 
 
 def test_a_version_of_the_future_changes_dates_when_its_time_comes(shop: Shop, nights: Nights) -> None:

@@ -203,6 +203,21 @@ def test_a_run_that_ends_between_two_pages_keeps_the_first_and_goes_on_under_its
     assert_each_went_once(shop, nights, 25)
 
 
+def test_a_run_that_ends_after_its_last_page_is_brought_to_its_end_under_its_id(shop: Shop, nights: Nights) -> None:
+    due(nights, 3)
+
+    def crash(_: str, page: Page) -> None:
+        if page.accounts:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        nights.run(DUE_AT, run_id="first", on_page=crash)
+    done = nights.run(DUE_AT, run_id="second")
+    assert (done.run_id, done.accounts_expired, done.points_expired) == ("first", 3, 300)
+    assert shop.rows("SELECT run_id FROM loyalty.expiry_runs WHERE finished_at IS NULL") == []
+    assert_each_went_once(shop, nights, 3)
+
+
 def test_a_run_that_ends_while_it_warns_goes_on_and_tells_nobody_twice(shop: Shop, nights: Nights) -> None:
     nights.crowd(25, active_at=ACTIVE_AT)
 

@@ -1,6 +1,7 @@
 """The outbox: what is sent, what is not, how often, and what a server's answers and failures do to it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -111,6 +112,7 @@ def change_view(shop: Shop, old: str, new: str) -> None:
         ("nobody", "the customer's address is not valid"),
         ("ann@example.com\r\nBcc: eve@example.com", "the customer's address is not valid"),
         ("root@localhost", "the customer's address is not valid"),
+        ("root@mailhost", "the customer's address is not valid"),
         ("ann@example.com, eve@example.com", "the customer's address is not valid"),
     ],
 )
@@ -458,6 +460,15 @@ def test_merchants_take_turns_so_that_a_large_one_keeps_nobody_waiting(
     outbox.add("zoe", merchant="m2")
     assert outbox.sent(mta, page_size=10) == {"sent": 31}
     assert mta.recipients.index("zoe@example.com") == 10
+
+
+def test_a_run_keeps_to_the_rate(outbox: Outbox, mta: MailServer) -> None:
+    outbox.many(4)
+    outbox.add("bea")
+    outbox.customer("bea", email=None)
+    started = time.monotonic()
+    assert outbox.sent(mta, per_minute=1200) == {"sent": 4, "parked": 1}
+    assert time.monotonic() - started >= 0.15, "three waits of a twentieth of a second"
 
 
 def test_a_run_ends_after_its_number_of_mails_and_gives_the_rest_back(outbox: Outbox, mta: MailServer) -> None:

@@ -9,7 +9,7 @@ SELECT
     CAST('2020-01-01 00:00:00+00' AS timestamptz),
     1,
     CASE WHEN row_number() OVER (ORDER BY m.id) % 5 = 0 THEN 1.5 ELSE 1 END,
-    365,
+    180,
     1,
     10,
     'loyalty demo'

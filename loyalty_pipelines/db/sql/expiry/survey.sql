@@ -1,6 +1,6 @@
 -- What a run has to do for each of these merchants, all of them in one statement: a night where nothing is due costs one
 -- look into an index per merchant. Merchants without a programme are left out. Reads only; accounts_expiring,
--- notifications_open_warnings, programs_pkey.
+-- notifications_open_warnings, expiry_runs_by_time, programs_pkey.
 SELECT
     m.merchant_id,
     t.is_program_active,
@@ -50,7 +50,20 @@ SELECT
             LIMIT 1
         ),
         false
-    ) AS has_open_warnings
+    ) AS has_open_warnings,
+    -- As in begin_run.sql: it is to be brought to its end, also where nothing is left to do.
+    coalesce(
+        (
+            SELECT true
+            FROM loyalty.expiry_runs AS r
+            WHERE
+                r.merchant_id = m.merchant_id
+                AND r.started_at > now() - interval '20 hours'
+                AND r.finished_at IS NULL
+            LIMIT 1
+        ),
+        false
+    ) AS has_unfinished_run
 FROM unnest(CAST(:merchant_ids AS text[])) AS m (merchant_id)
 CROSS JOIN LATERAL loyalty.merchant_terms(m.merchant_id) AS t
 CROSS JOIN LATERAL (
