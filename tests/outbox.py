@@ -117,7 +117,15 @@ class Outbox:
             key=key,
         )
 
-    def send(self, to: MailServer | str, *, timeout: float = 30, max_retries: int = 3, **more: Any) -> DeliveryReport:
+    def send(
+        self,
+        to: MailServer | str,
+        *,
+        timeout: float = 30,
+        per_minute: int = 1_000_000,
+        max_retries: int = 3,
+        **more: Any,
+    ) -> DeliveryReport:
         """Send what is due, to a server or as a URL says."""
         url = to if isinstance(to, str) else to.url()
         settings = mail_settings(

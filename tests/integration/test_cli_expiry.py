@@ -276,6 +276,14 @@ def test_an_undo_gives_back_what_the_run_took_once(cli: Cli, shop: Shop, nights:
     assert document["merchants"] == [{"merchant_id": "m1", "accounts": 0, "points": 0, "accounts_before": 3}]
 
 
+def test_an_undo_of_one_merchant_leaves_the_others(cli: Cli, shop: Shop, nights: Nights) -> None:
+    shop.merchant("m2", points_expiration_days=30)
+    warn(nights, "ann", merchants=("m1", "m2"))
+    cli.ok("expire", "--all", "--as-of", DUE_AT)
+    cli.ok("expiry", "undo", "--run", run_of(shop), "--merchant", "m2")
+    assert (shop.balance(merchant="m1"), shop.balance(merchant="m2")) == (0, 100)
+
+
 def test_an_undo_of_a_run_that_took_nothing_there_says_so(cli: Cli, shop: Shop, nights: Nights) -> None:
     warn(nights, "ann")
     cli.ok("expire", "m1", "--as-of", DUE_AT)

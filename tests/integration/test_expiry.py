@@ -260,6 +260,18 @@ def test_a_warning_that_failed_for_an_earlier_date_does_not_keep_later_points_fo
     assert nights.warnings() == [("ann", GONE_AT, "void"), ("ann", midnight("2025-02-20"), "sent")]
 
 
+def test_a_mail_of_an_earlier_date_is_left_to_the_sender_who_is_at_work_on_it(shop: Shop, nights: Nights) -> None:
+    nights.account(active_at=ACTIVE_AT)
+    nights.live(WARNED_ON, 1, is_delivered=False)
+    nights.account(active_at="2025-01-20T12:00:00+01:00")
+    shop.run("UPDATE loyalty.notifications SET leased_until = now() + interval '1 minute'")
+    nights.run("2025-01-21T02:00:00Z")
+    assert nights.warnings() == [("ann", GONE_AT, "pending")]
+    shop.run("UPDATE loyalty.notifications SET leased_until = now() - interval '1 second'")
+    nights.run("2025-01-21T02:00:00Z")
+    assert nights.warnings() == [("ann", GONE_AT, "void")]
+
+
 def test_a_date_whose_mail_was_void_is_told_again(shop: Shop, nights: Nights) -> None:
     """The date was another one when the mail's turn came, and is the same again since."""
     nights.account(active_at=ACTIVE_AT)
