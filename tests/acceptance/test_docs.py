@@ -114,7 +114,8 @@ def _failed_mail(engine: Engine) -> int:
     with engine.begin() as conn:
         return conn.execute(
             text(
-                "INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, status, settled_at) "
+                "INSERT INTO loyalty.notifications "
+                "(merchant_id, dedupe_key, template, customer_id, status, settled_at) "
                 "VALUES ('1', gen_random_uuid()::text, 'loyalty_enrollment', :ann, 'failed', now()) "
                 "RETURNING notification_id"
             ),

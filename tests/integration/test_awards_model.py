@@ -785,6 +785,21 @@ def test_a_date_that_comes_again_is_told_again_where_its_mail_was_never_sent(sho
     made.teardown()
 
 
+def test_a_date_that_comes_again_is_not_told_again_where_its_mail_was_sent(shop: Shop) -> None:
+    made = history(shop)
+    go_to(made, 17)
+    made.deliver(None, "pending")
+    made.adjust("ann", 5)
+    made.change_the_period(13, 14)
+    made.adjust("ann", 5)
+    go_to(made, 25)
+    made.deliver(None, "pending")
+    assert (made.model.account("ann").is_warned, sum(made.sent.values())) == (True, 2)  # of the account, and of 31
+    go_to(made, 31)
+    assert made.model.account("ann").balance == 0
+    made.teardown()
+
+
 def test_a_failed_warning_of_an_earlier_date_keeps_nobody_from_expiring(shop: Shop) -> None:
     made = history(shop)
     go_to(made, 17)
@@ -936,15 +951,18 @@ def test_a_promised_date_is_kept_where_the_period_gets_shorter_and_a_lead_is_giv
 def test_warnings_that_can_not_be_delivered_move_the_date_night_after_night(shop: Shop) -> None:
     made = history(shop)
     go_to(made, 17)
+    # Paid long ago: points, but no activity.
+    made.order(Decimal(7), "ann", "paid", 45)
+    made.award(1000)
     for day in range(18, 23):
         made.deliver("ann", "pending")
         go_to(made, day)
     (mail,) = made.model.warnings_of("ann")
-    assert (mail.on, mail.attempts, made.model.account("ann").expires) == (36, 0, 36)
+    assert (mail.on, mail.points, mail.attempts, made.model.account("ann").expires) == (36, 87, 0, 36)
     for day in (36, 37, 38):
         made.pass_days(day - made.model.today)
         made.deliver("ann", "pending")
-    assert (mail.on, mail.status, made.model.account("ann").balance) == (36, "pending", 80)
+    assert (mail.on, mail.status, made.model.account("ann").balance) == (36, "pending", 87)
     made.night("once")
     assert mail.on == 52
     made.teardown()

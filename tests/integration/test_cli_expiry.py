@@ -284,6 +284,21 @@ def test_an_undo_of_one_merchant_leaves_the_others(cli: Cli, shop: Shop, nights:
     assert (shop.balance(merchant="m1"), shop.balance(merchant="m2")) == (0, 100)
 
 
+def test_a_merchant_whose_undo_fails_is_an_error_and_the_others_have_their_points(
+    cli: Cli, shop: Shop, nights: Nights
+) -> None:
+    shop.merchant("m2", points_expiration_days=30)
+    warn(nights, "ann", merchants=("m1", "m2"))
+    cli.ok("expire", "--all", "--as-of", DUE_AT)
+    shop.run(
+        "CREATE FUNCTION break_m1() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF NEW.merchant_id = 'm1' THEN RAISE undefined_column; END IF; RETURN NEW; END $$"
+    )
+    shop.run("CREATE TRIGGER break_m1 BEFORE INSERT ON loyalty.ledger_entries FOR EACH ROW EXECUTE FUNCTION break_m1()")
+    assert "merchant m1 failed" in cli.refused(1, "expiry", "undo", "--run", run_of(shop))
+    assert (shop.balance(merchant="m1"), shop.balance(merchant="m2")) == (0, 100)
+
+
 def test_an_undo_of_a_run_that_took_nothing_there_says_so(cli: Cli, shop: Shop, nights: Nights) -> None:
     warn(nights, "ann")
     cli.ok("expire", "m1", "--as-of", DUE_AT)
