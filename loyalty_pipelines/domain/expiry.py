@@ -1,5 +1,6 @@
 """Points that go after a period without activity: how a run is asked for, what it plans, what it did."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -158,13 +159,13 @@ class ExpiryPlan:
         compared = (
             f"at most {self.accounts_usual:,} expired in one of the last {self.nights_compared} nights"
             if self.nights_compared >= NIGHTS_OF_HISTORY
-            else f"it has {self.nights_compared} nights to compare with, and {self.accounts_with_points:,} accounts "
-            "with points"
+            else f"there are fewer than {NIGHTS_OF_HISTORY} nights to compare with ({self.nights_compared}), and "
+            f"{self.accounts_with_points:,} accounts with points"
         )
         return (
             f"{self.accounts_due:,} accounts with {self.points_due:,} points are due, more than the "
             f"{self.accounts_limit:,} that are no surprise: {compared}. If they are right: "
-            f"loyalty expire {merchant_id} --accept {self.accounts_due}"
+            f"loyalty expire {shlex.quote(merchant_id)} --accept {self.accounts_due}"
         )
 
 
