@@ -766,17 +766,30 @@ def go_to(made: Histories, day: int) -> None:
     made.night("once")
 
 
-@pytest.mark.parametrize("is_night_first", [True, False])
-def test_a_date_that_comes_again_is_told_again_where_its_mail_was_never_sent(shop: Shop, is_night_first: bool) -> None:
+def be_active(made: Histories, how: str) -> None:
+    if how == "order":
+        made.order(Decimal(7), "ann", "paid", 0)
+        made.award(1000)
+    elif how == "adjustment":
+        made.adjust("ann", 5)
+    elif how == "opening balance":
+        made.import_an_opening_balance("ann", 10)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("order", "order"), ("order", "adjustment"), ("order", "opening balance"), ("adjustment", "night")],
+)
+def test_a_date_that_comes_again_is_told_again_where_its_mail_was_never_sent(
+    shop: Shop, first: str, second: str
+) -> None:
     made = history(shop)
     go_to(made, 17)
-    made.adjust("ann", 5)
+    be_active(made, first)
     made.deliver(None, "pending")
     assert [(mail.on, mail.status) for mail in made.model.mails if mail.on] == [(31, "void")]
     made.change_the_period(13, 14)
-    if is_night_first:
-        made.night("once")
-    made.adjust("ann", 5)
+    be_active(made, second)
     go_to(made, 25)
     assert [(mail.on, mail.status) for mail in made.model.mails if mail.on] == [(31, "pending")]
     made.deliver(None, "pending")
@@ -858,6 +871,33 @@ def test_a_warning_that_is_on_its_way_is_not_the_one_of_the_account_that_takes_o
     made.teardown()
 
 
+def test_the_shortest_period_has_a_day_of_warning(shop: Shop) -> None:
+    made = history(shop, period=1)
+    go_to(made, 1)
+    assert [(mail.on, mail.status) for mail in made.model.warnings_of("ann")] == [(2, "pending")]
+    made.deliver(None, "pending")
+    go_to(made, 2)
+    assert made.model.account("ann").balance == 0
+    made.teardown()
+
+
+@pytest.mark.parametrize("is_warned_before", [True, False])
+def test_an_account_that_is_off_is_neither_warned_nor_expired(shop: Shop, is_warned_before: bool) -> None:
+    made = history(shop)
+    if is_warned_before:
+        go_to(made, 17)
+        made.deliver(None, "pending")
+    made.switch_an_account(0)
+    go_to(made, 18)
+    made.deliver(None, "pending")
+    go_to(made, 40)
+    assert (made.model.account("ann").balance, len(made.model.warnings_of("ann"))) == (80, int(is_warned_before))
+    made.switch_an_account(0)
+    made.night("once")
+    assert (made.model.account("ann").expires, len(made.model.warnings_of("ann"))) == (54, 1 + is_warned_before)
+    made.teardown()
+
+
 def expire(made: Histories) -> str:
     """Let ann's points of the beginning expire; return the run that took them."""
     go_to(made, 17)
@@ -914,6 +954,11 @@ def test_points_that_come_to_an_empty_account_whose_date_is_over_have_a_date_aga
     made = history(shop)
     made.spend("ann", 1)
     go_to(made, 31)
+    assert made.model.account("ann").expires is None
+    # All dates anew: an empty account gets none.
+    made.change_the_period(30, 3)
+    made.change_the_period(30, 14)
+    made.night("once")
     assert made.model.account("ann").expires is None
     made.order(Decimal(7), "ann", "paid", 45)
     made.award(1000)

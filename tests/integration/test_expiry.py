@@ -825,6 +825,7 @@ def everything_at_once(shop: Shop, nights: Nights) -> None:
     nights.account("never told", active_at="2024-10-01T12:00:00+01:00", points=3)
     nights.account("soon", active_at="2025-01-10T12:00:00+01:00", points=5)
     nights.account("late", active_at="2025-01-04T12:00:00+01:00", points=7)
+    nights.account("on time", active_at="2025-01-15T12:00:00+01:00", points=13)
     nights.account("empty", active_at="2024-10-01T12:00:00+01:00", points=11)
     shop.run("UPDATE loyalty.accounts SET held = 30 WHERE customer_id = 'told'")
 
@@ -929,6 +930,30 @@ def test_a_run_says_how_many_are_due_a_day_later_and_the_next_one_how_it_was(sho
     assert (done.accounts_expired, done.points_expired) == (2, 200)
 
 
+def test_what_is_due_already_or_in_two_days_is_not_forecast_for_tomorrow(
+    shop: Shop, nights: Nights, checkout: Checkout
+) -> None:
+    nights.account("held", active_at=datetime.now(tz=GONE_AT.tzinfo))
+    checkout.reserve("basket", 30, "held")
+    nights.backdate("held", active_at=ACTIVE_AT)
+    nights.account("tomorrow", active_at="2025-01-02T12:00:00+01:00", points=5)
+    nights.account("in two days", active_at="2025-01-03T12:00:00+01:00", points=7)
+    nights.live(WARNED_ON, 3)
+    checkout.release("basket")
+    shop.run(
+        "UPDATE loyalty.notifications SET status = 'pending', settled_at = NULL "
+        "WHERE customer_id = 'held' AND template = :template",
+        template=WARNING,
+    )
+    # Due and not told: it waits, and the plan shows it.
+    done = nights.run(DUE_AT, steps=frozenset({Step.PLAN, Step.EXPIRE}))
+    assert done.plan is not None
+    assert (done.plan.accounts_due, done.plan.accounts_waiting) == (0, 1)
+    assert shop.rows(
+        "SELECT accounts_forecast, points_forecast FROM loyalty.expiry_runs WHERE as_of = :as_of", as_of=DUE_AT
+    ) == [(1, 5)]
+
+
 def test_the_night_before_may_have_had_nothing_to_do_and_forecasts_all_the_same(shop: Shop, nights: Nights) -> None:
     warn(nights, "ann")
     nights.run(DUE_AT - timedelta(days=2))
@@ -940,8 +965,13 @@ def test_the_night_before_may_have_had_nothing_to_do_and_forecasts_all_the_same(
 def test_while_a_programme_is_off_nothing_is_forecast(shop: Shop, nights: Nights) -> None:
     warn(nights, "ann")
     shop.program(points_expiration_days=30, is_active=False)
-    nights.live(GONE_ON - timedelta(days=1), 1)
-    assert shop.rows("SELECT accounts_forecast FROM loyalty.expiry_runs ORDER BY as_of DESC LIMIT 1") == [(0,)]
+    # In the first of these nights the terms are new, in the others there is nothing to do.
+    nights.live(GONE_ON - timedelta(days=1), 3)
+    shop.run("UPDATE loyalty.accounts SET expires_at = :instant", instant=midnight("2025-02-04"))
+    nights.run("2025-02-03T02:00:00Z")
+    assert {
+        row.accounts_forecast for row in shop.rows("SELECT * FROM loyalty.expiry_runs WHERE as_of > '2025-01-19'")
+    } == {0}
 
 
 # --- query plans ----------------------------------------------------------------------------------------

@@ -169,9 +169,10 @@ def test_nights_of_long_ago_stopped_ones_unfinished_ones_and_later_ones_are_not_
     past(shop, 100, is_stopped=True)
     past(shop, 100, days_ago=-1)
     shop.run(
-        "INSERT INTO loyalty.expiry_runs (merchant_id, run_id, as_of, actor, started_at, accounts_expired) "
-        "VALUES ('m1', 'dead', :as_of, 'test', now() - interval '2 days', 100), "
-        "('m2', 'other', :as_of, 'test', now(), 100)",
+        "INSERT INTO loyalty.expiry_runs "
+        "(merchant_id, run_id, as_of, actor, started_at, finished_at, accounts_expired) "
+        "VALUES ('m1', 'dead', :as_of, 'test', now() - interval '2 days', NULL, 100), "
+        "('m2', 'of another', :as_of, 'test', now(), now(), 100)",
         as_of=DUE_AT - timedelta(days=2),
     )
     plan = planned(nights.run(DUE_AT, limits=LIMITS))
@@ -217,8 +218,8 @@ def test_a_stopped_merchant_is_told_with_its_numbers_and_the_command(shop: Shop,
     due(nights, 10)
     done = nights.run(DUE_AT, limits=LIMITS)
     assert planned(done).reason("m1") == (
-        "10 accounts with 1,000 points are due, more than the 2 that are no surprise: it has 1 nights to compare with, "
-        "and 10 accounts with points. If they are right: loyalty expire m1 --accept 10"
+        "10 accounts with 1,000 points are due, more than the 2 that are no surprise: there are fewer than 7 nights "
+        "to compare with (1), and 10 accounts with points. If they are right: loyalty expire m1 --accept 10"
     )
     past(shop, *[1] * 9)
     later = nights.run(DUE_AT + timedelta(hours=1), limits=Limits(few_accounts=2, max_times_usual=3))

@@ -625,6 +625,15 @@ def test_two_senders_at_once_send_nothing_twice(outbox: Outbox, mta: MailServer)
     assert len(mta.recipients) == len(set(mta.recipients)) == 120
 
 
+def test_a_sender_passes_by_what_another_is_claiming(shop: Shop, outbox: Outbox) -> None:
+    outbox.many(10)
+    with shop.engine.begin() as one, shop.engine.begin() as other:
+        other.execute(text("SET LOCAL lock_timeout = '5s'"))
+        pages = [notifications.claim_page(conn, "m1", page_size=5, lease=LEASE) for conn in (one, other)]
+    numbers = [mail.notification_id for page in pages for mail in page]
+    assert sorted(numbers) == list(range(1, 11))
+
+
 def test_a_crash_after_the_server_took_a_mail_costs_one_duplicate_with_the_same_message_id(
     outbox: Outbox, mta: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
