@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from loyalty_pipelines.db import awards, sample_shop
+from loyalty_pipelines.db import awards, expiry, sample_shop
 from loyalty_pipelines.db.drain import DrainOptions, drain
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.migrate import upgrade
+from loyalty_pipelines.domain.expiry import Position
 from loyalty_pipelines.embedded import start_server
 from tests.conftest import FAST_SETTINGS
 from tests.integration.test_awards_poison import TOTALS, many_orders, map_over, points
@@ -292,13 +293,19 @@ def test_points_that_expire_between_claim_and_lock_are_not_taken_again(shop: Sho
     with draining(url_of(shop.engine)) as drained:
         with holding(shop, LOCK_ACCOUNT, customer="ann") as conn:
             wait_until(waiting_for_a_lock(shop, "drainer"))
-            conn.execute(
-                text(
-                    "INSERT INTO loyalty.ledger_entries SELECT merchant_id, account_id, 2, 'expired', -10, 10, 0, 0, "
-                    "'expiry', 'e', 1, NULL, 'test', NULL, now() FROM loyalty.ledger_entries"
-                )
+            conn.execute(text("UPDATE loyalty.accounts SET expires_at = now()"))
+            as_of = expiry.now(conn)
+            night = expiry.begin_run(conn, "m1", run_id="night", as_of=as_of, actor="test")
+            expiry.expire_page(
+                conn,
+                "m1",
+                run_id=night.run_id,
+                as_of=as_of,
+                is_warning_required=False,
+                actor="test",
+                after=Position(),
+                page_size=10,
             )
-            conn.execute(text("UPDATE loyalty.accounts SET balance = 0, next_seq = 3, last_expiry_seq = 2"))
         assert drained.result(60).failures == {}
     assert (shop.balance(), shop.tracked("1")) == (0, {"ann": (0, 10, 10)})
     assert_every_order_is_right(shop)

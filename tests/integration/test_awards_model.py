@@ -1025,3 +1025,39 @@ def test_a_merge_takes_the_later_date_and_what_expired_before_stays_gone(shop: S
     made._undo(run_id, "ann", is_mailed=True)
     assert made.model.account("bob").balance == 87
     made.teardown()
+
+
+def test_an_undo_leaves_at_least_the_lead_to_points_that_came_since(shop: Shop) -> None:
+    made = history(shop)
+    run_id = expire(made)
+    made.order(Decimal(7), "ann", "paid", 0)
+    made.award(1000)
+    go_to(made, 48)
+    made.deliver(None, "pending")
+    made.pass_days(7)
+    assert (made.model.account("ann").expires, made.model.account("ann").is_warned) == (62, True)
+    made._undo(run_id, None, is_mailed=False)
+    assert (made.model.account("ann").expires, made.model.account("ann").is_warned) == (69, False)
+    made.teardown()
+
+
+def test_the_mail_of_an_undo_is_sent_though_one_of_its_date_was_not_true_once(shop: Shop) -> None:
+    made = history(shop, period=7)
+    for warned_on, gone_on in ((5, 8), (13, 16)):
+        go_to(made, warned_on)
+        made.deliver(None, "pending")
+        go_to(made, gone_on)
+        if gone_on == 8:
+            made.order(Decimal(7), "ann", "paid", 0)
+            made.award(1000)
+    first, second = [run_id for run_id, taken in made.model.nights.items() if taken]
+    made._undo(first, None, is_mailed=True)
+    made.change_the_period(None, 14)
+    made.adjust("ann", 5)
+    made.deliver(None, "pending")
+    assert made.model.warnings_of("ann")[-1].status == "void"
+    made.change_the_period(7, 14)
+    made._undo(second, None, is_mailed=True)
+    mail = made.model.warnings_of("ann")[-1]
+    assert (mail.on, mail.points, mail.status) == (19, 92, "pending")
+    made.teardown()

@@ -606,6 +606,26 @@ def test_a_period_that_is_set_for_the_first_time_warns_whoever_has_been_away_for
     assert shop.account("new").expires_at == midnight("2026-01-20")
 
 
+def test_the_first_night_of_a_period_takes_nothing_even_where_no_warning_is_required(shop: Shop) -> None:
+    nights = Nights(shop)
+    nights.account(active_at="2020-01-01T12:00:00Z")
+    shop.program(points_expiration_days=365)
+    first = nights.run(night("2025-01-20"), is_warning_required=False)
+    assert (first.accounts_rescheduled, first.accounts_expired) == (1, 0)
+    assert nights.run(night("2025-02-02"), is_warning_required=False).accounts_expired == 0
+    assert nights.run(night("2025-02-03"), is_warning_required=False).accounts_expired == 1
+
+
+def test_an_empty_account_past_its_date_gets_none_by_new_terms(shop: Shop, nights: Nights) -> None:
+    warn(nights, "ann")
+    nights.run(DUE_AT)
+    shop.program(points_expiration_days=20)
+    assert nights.run(DUE_AT + timedelta(days=1)).accounts_rescheduled == 0
+    shop.program(points_expiration_days=60)
+    assert nights.run(DUE_AT + timedelta(days=2)).accounts_rescheduled == 1
+    assert shop.account().expires_at == midnight("2025-03-03")
+
+
 def test_without_a_period_any_more_nothing_goes_not_even_what_was_warned_of(shop: Shop, nights: Nights) -> None:
     warn(nights, "ann")
     shop.program(points_expiration_days=None)
