@@ -1061,3 +1061,26 @@ def test_the_mail_of_an_undo_is_sent_though_one_of_its_date_was_not_true_once(sh
     mail = made.model.warnings_of("ann")[-1]
     assert (mail.on, mail.points, mail.status) == (19, 92, "pending")
     made.teardown()
+
+
+@pytest.mark.parametrize("pair", [("ann", "bob"), ("bob", "ann")])
+def test_a_merged_account_has_the_date_of_the_later_activity(shop: Shop, pair: tuple[str, str]) -> None:
+    made = history(shop)
+    made.pass_days(2)
+    made.order(Decimal(7), "bob", "paid", 0)
+    made.award(1000)
+    made.merge(pair)
+    assert (made.model.account("ann").balance, made.model.account("ann").expires) == (87, 33)
+    made.teardown()
+
+
+def test_behind_a_programme_that_is_off_an_undo_gives_a_date_that_nobody_heeds(shop: Shop) -> None:
+    made = history(shop)
+    run_id = expire(made)
+    made.switch_the_programme(is_night_between=False)
+    made._undo(run_id, None, is_mailed=False)
+    assert (made.model.account("ann").balance, made.model.account("ann").expires) == (80, 32)
+    go_to(made, 40)
+    made.switch_the_programme(is_night_between=True)
+    assert (made.model.account("ann").balance, made.model.account("ann").expires) == (80, 54)
+    made.teardown()
