@@ -1084,3 +1084,15 @@ def test_behind_a_programme_that_is_off_an_undo_gives_a_date_that_nobody_heeds(s
     made.switch_the_programme(is_night_between=True)
     assert (made.model.account("ann").balance, made.model.account("ann").expires) == (80, 54)
     made.teardown()
+
+
+def test_a_parked_warning_whose_date_is_over_is_not_tried_again(shop: Shop) -> None:
+    made = history(shop)
+    go_to(made, 17)
+    made.deliver("ann", "parked")
+    go_to(made, 31)
+    made.look_after_the_mails(is_given_up=False)
+    made._compare_accounts()
+    assert [(mail.on, mail.status) for mail in made.model.warnings_of("ann")] == [(31, "parked")]
+    assert made.model.account("ann").balance == 0
+    made.teardown()
