@@ -213,6 +213,16 @@ def test_a_later_date_that_the_customer_has_by_now_stays(shop: Shop, nights: Nig
     assert shop.balance() == 105
 
 
+def test_an_earlier_date_that_the_account_has_by_now_moves(shop: Shop, nights: Nights) -> None:
+    expire(nights, "ann")
+    # Points of an old order, which came late: their date is over.
+    nights.account("ann", active_at=ago(shop, 46), points=5)
+    assert shop.account().expires_at < ago(shop, 0)
+    undo(shop)
+    assert (shop.balance(), shop.account().expires_at) == (105, lead_from_today(shop))
+    assert nights.run(is_warning_required=False).accounts_expired == 0
+
+
 def test_without_a_period_any_more_what_came_back_lasts_for_ever(shop: Shop, nights: Nights) -> None:
     expire(nights, "ann")
     shop.program(points_expiration_days=None)
