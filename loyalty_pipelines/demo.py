@@ -15,7 +15,12 @@ from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.db.migrate import upgrade
 from loyalty_pipelines.domain.errors import LoyaltyError
-from loyalty_pipelines.processes import dagster_environment, dagster_running, end_leftovers
+from loyalty_pipelines.processes import (
+    dagster_environment,
+    dagster_running,
+    demo_mail_environment,
+    end_leftovers,
+)
 
 PATIENCE_SECONDS = 240
 
@@ -59,12 +64,16 @@ def run_demo(
     """Make the shop, start Dagster headless, let its sensor find the orders and its job award them, check, stop.
 
     A database that LOYALTY_DATABASE_URL names is only used with `into_named_database`, or when a demo made its shop:
-    the ledger's entries could never be removed again. `say` gets a line per stage. Raises `DemoStuckError` when orders
-    are left after four minutes.
+    the ledger's entries could never be removed again. Only there, and with `into_named_database`, mails go where
+    LOYALTY_MAIL_URL says; otherwise to files. `say` gets a line per stage. Raises `DemoStuckError` when orders are left
+    after four minutes.
     """
     started = time.monotonic()
     named = bool(os.environ.get("LOYALTY_DATABASE_URL", "").strip())
     environment = dagster_environment()
+    if not (named and into_named_database):
+        # A shell may have the settings of the real mail server: made-up customers must not get mails over it.
+        environment |= demo_mail_environment()
     # Before anything is written: with a Dagster that runs already, this one could not award it.
     end_leftovers(environment)
     # Dagster reads its instance's settings from the environment, in this process too.

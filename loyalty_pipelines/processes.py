@@ -60,7 +60,16 @@ def mail_environment() -> dict[str, str]:
     Only there: who names a database with customers says where their mails go.
     """
     is_named = any(os.environ.get(name, "").strip() for name in ("LOYALTY_DATABASE_URL", "LOYALTY_MAIL_URL"))
-    return {} if is_named else {"LOYALTY_MAIL_URL": f"folder://{quote(str(embedded.home() / 'mails'))}"}
+    return {} if is_named else {"LOYALTY_MAIL_URL": _mail_folder()}
+
+
+def demo_mail_environment() -> dict[str, str]:
+    """Return what lets mails go to files in LOYALTY_HOME, whatever mail server, sender and rate are set."""
+    return {"LOYALTY_MAIL_URL": _mail_folder(), "LOYALTY_MAIL_FROM": "", "LOYALTY_MAIL_PER_MINUTE": ""}
+
+
+def _mail_folder() -> str:
+    return f"folder://{quote(str(embedded.home() / 'mails'))}"
 
 
 def _shipped(name: str) -> Path:

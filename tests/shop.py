@@ -260,7 +260,7 @@ class Shop:
                 after=Position(),
                 page_size=1000,
             )
-            expiry.finish_run(conn, merchant, run_id=run_id, as_of=as_of, accounts_locked=0)
+            expiry.finish_run(conn, merchant, run_id=run_id, as_of=as_of, accounts_locked=0, is_stopped=False)
 
     def problems(self, *, merchant: str | None = None) -> list[str]:
         """Return every violation of the ledger's invariants, of one merchant or of all; a right ledger has none."""

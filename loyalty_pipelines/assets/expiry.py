@@ -1,6 +1,7 @@
 """Points that go after a period without activity: warned of, planned, taken; one run each night for all merchants."""
 
 from datetime import timedelta
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -212,7 +213,7 @@ def _refusal(done: "MerchantExpiry") -> str | None:
     return (
         f"PostgreSQL refused to change {len(done.refused)} of its accounts, all others are done ("
         + "; ".join(reasons[:3])
-        + f"); 'loyalty expire {done.merchant_id}' tries again and names the customers"
+        + f"); 'loyalty expire {quote(done.merchant_id)}' tries again and names the customers"
     )
 
 

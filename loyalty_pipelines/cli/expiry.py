@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -167,7 +168,7 @@ def runs(merchant: str | None, limit: int, as_json: bool) -> None:
 @click.option("--run", "run_id", type=TEXT, required=True, metavar="RUN_ID", help="The run that took the points.")
 @click.option("--merchant", type=TEXT, help="Only what it took at this merchant.")
 @click.option("--customer", type=TEXT, help="Only what it took from this customer.")
-@click.option("--mail", is_flag=True, help="Tell the customers, with the new date.")
+@click.option("--mail", is_flag=True, help="Tell the customers whose points have a new date.")
 @click.option("--reason", type=TEXT, default="by hand", show_default=True, help="Why; the ledger keeps the words.")
 @click.option("--actor", type=TEXT, help="Who decided it (you).")
 @click.option("--dry-run", is_flag=True, help="Count what would be given back; write nothing.")
@@ -281,15 +282,15 @@ def _explain_nothing(merchant: str, found: Sequence[MerchantTerms]) -> None:
     """Say why points of the merchant never expire, where it is so."""
     if not found:
         say(
-            f"{merchant} has no programme; give it one with 'loyalty programs set {merchant} --points-per-unit 1 "
-            "--expiration-days 365'."
+            f"{merchant} has no programme; give it one with 'loyalty programs set {quote(merchant)} "
+            "--points-per-unit 1 --expiration-days 365'."
         )
     elif not found[0].is_program_active:
         say(f"The programme of {merchant} is off: nothing is warned of or expires until it is on again.")
     elif not found[0].is_expiring:
         say(
             f"Points of {merchant} never expire: its programme has no expiration days. 'loyalty programs set "
-            f"{merchant} --expiration-days 365' sets them."
+            f"{quote(merchant)} --expiration-days 365' sets them."
         )
 
 
@@ -368,7 +369,8 @@ def _print_undone(report: "UndoReport", *, is_mailed: bool, is_dry_run: bool) ->
         say(
             f"Gave back {points:,} points to {counted(accounts, 'account')}. "
             + (
-                "Each customer gets a mail with the new date."
+                "Customers get a mail with the new date, but for those who have a later one by now, and none where the "
+                "programme is off."
                 if is_mailed
                 else "A warning comes before they expire again."
             )

@@ -20,12 +20,14 @@ SHOWN_COLUMNS = ("merchant", "time zone", "currency", "orders", "paid", "account
 @click.command()
 @click.option("--orders", type=click.IntRange(1, 5_000_000), default=100_000, show_default=True, help="Orders to add.")
 @click.option("--merchants", type=click.IntRange(1, 99), default=20, show_default=True, help="Merchants of the shop.")
-@click.option("--into-this-database", is_flag=True, help="Use the database that LOYALTY_DATABASE_URL names.")
+@click.option("--into-this-database", is_flag=True,
+              help="Use the database that LOYALTY_DATABASE_URL names, and mail as LOYALTY_MAIL_URL says.")  # fmt: skip
 @json_option
 def demo(orders: int, merchants: int, into_this_database: bool, as_json: bool) -> None:
     """Make a shop with traffic, let Dagster's sensor and job award its orders, check the result, and stop.
 
-    Running it again adds as many orders. Exit status 1: a check failed.
+    Running it again adds as many orders. Mails go to files in the folder mails of LOYALTY_HOME, also where
+    LOYALTY_MAIL_URL names a server. Exit status 1: a check failed.
     """
     from loyalty_pipelines.demo import run_demo
 

@@ -27,6 +27,7 @@ ADD_IDLE_RUNS = load("expiry/add_idle_runs")
 RESCHEDULE_PAGE = load("expiry/reschedule_page")
 RECORD_TERMS = load("expiry/record_terms")
 COUNT_WARNINGS = load("expiry/count_warnings")
+COUNT_UNTOLD = load("expiry/count_untold")
 WARN_PAGE = load("expiry/warn_page")
 VOID_WARNINGS = load("expiry/void_warnings")
 RENEW_PAGE = load("expiry/renew_page")
@@ -36,6 +37,7 @@ EXPIRE_PAGE = load("expiry/expire_page")
 ADD_TO_RUN = load("expiry/add_to_run")
 NEXT_DUE = load("expiry/next_due")
 FINISH_RUN = load("expiry/finish_run")
+NEXT_ACCOUNT = load("expiry/next_account")
 RUNS = load("expiry/runs")
 FORECAST = load("expiry/forecast")
 
@@ -119,6 +121,12 @@ def reschedule_page(
     return row.accounts, row.last_account_id
 
 
+def next_account(conn: Connection, merchant_id: str, *, after_account_id: int) -> tuple[int, str]:
+    """Return the merchant's next account and its customer; there must be one."""
+    row = conn.execute(NEXT_ACCOUNT, {"merchant_id": merchant_id, "after_account_id": after_account_id}).one()
+    return row.account_id, row.customer_id
+
+
 def record_terms(conn: Connection, terms: MerchantTerms) -> None:
     """Remember that all accounts of the merchant are computed by these terms."""
     conn.execute(
@@ -153,6 +161,12 @@ def count_warnings(
     return row.accounts, int(row.points), row.accounts_moved
 
 
+def count_untold(conn: Connection, terms: MerchantTerms, *, as_of: datetime, is_warning_required: bool) -> int:
+    """Return how many accounts are still to be warned."""
+    values = _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
+    return conn.execute(COUNT_UNTOLD, values).scalar_one()
+
+
 def warn_page(
     conn: Connection,
     terms: MerchantTerms,
@@ -184,8 +198,11 @@ def warn_page(
 
 
 def void_warnings(conn: Connection, terms: MerchantTerms) -> None:
-    """Give up on warnings that have not arrived and whose accounts have another date by now."""
-    conn.execute(VOID_WARNINGS, {"merchant_id": terms.merchant_id, "timezone": terms.timezone})
+    """Give up on warnings that have not arrived and that are not true any more: another date, or nothing expires."""
+    conn.execute(
+        VOID_WARNINGS,
+        {"merchant_id": terms.merchant_id, "timezone": terms.timezone, "is_expiring": terms.is_expiring},
+    )
 
 
 def renew_page(
@@ -240,13 +257,16 @@ def plan(
     )
 
 
-def save_plan(conn: Connection, merchant_id: str, run_id: str, planned: ExpiryPlan) -> None:
-    """Write a plan into the merchant's run: the check reads it there."""
+def save_plan(
+    conn: Connection, merchant_id: str, run_id: str, planned: ExpiryPlan, *, is_accepted: bool = False
+) -> None:
+    """Write a plan into the merchant's run: the check reads it there. `is_accepted`: a person has set its limit."""
     conn.execute(
         SAVE_PLAN,
         {
             "merchant_id": merchant_id,
             "run_id": run_id,
+            "is_accepted": is_accepted,
             "is_stopped": planned.is_stopped,
             **{name: getattr(planned, name) for name in ExpiryPlan.__dataclass_fields__},
         },
@@ -323,11 +343,12 @@ def finish_run(
     run_id: str,
     as_of: datetime,
     accounts_locked: int,
+    is_stopped: bool,
     is_expiring: bool = True,
 ) -> MerchantExpiry:
     """End a merchant's run, with a forecast of what is due a day later; return what it did.
 
-    Without `is_expiring`, where the programme is off, nothing is forecast.
+    Without `is_expiring`, where the programme is off, nothing is forecast. It is stopped only where something is left.
     """
     conn.execute(
         FINISH_RUN,
@@ -337,6 +358,7 @@ def finish_run(
             "run_id": run_id,
             "as_of": as_of,
             "accounts_locked": accounts_locked,
+            "is_stopped": is_stopped,
         },
     )
     return run(conn, merchant_id, run_id)

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import expiry
+from loyalty_pipelines.db.capture_run import look_for_orders
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
 from loyalty_pipelines.db.merchants import merchant_ids
@@ -62,6 +64,10 @@ def expire_merchants(
         if as_of > now and not options.is_dry_run:
             raise FutureRunError(as_of=as_of, now=now)
         wanted = merchant_ids(conn) if merchants is None else merchants
+    if Step.EXPIRE in options.steps and not options.is_dry_run:
+        # An order that the shop has and the inbox has not may be the activity that saves its customer's points.
+        with_retries(partial(look_for_orders, engine))
+    with reading(engine) as conn:
         found = expiry.survey(conn, wanted, as_of=as_of)
     busy = [terms for terms in found if not terms.is_idle]
     idle = [terms for terms in found if terms.is_idle]
@@ -129,17 +135,25 @@ class _MerchantRun:
         self._on_page = on_page
         self._begun: expiry.Begun | None = None
         self._refused: dict[str, str] = {}
+        self._untold = 0
+        self._is_stopped = False
 
     @property
     def _warnings(self) -> tuple[str, ...]:
-        if self._terms.is_timezone_usable:
-            return ()
-        return ("its time zone is unknown, so expiry dates are computed in UTC",)
+        found: list[str] = []
+        if not self._terms.is_timezone_usable:
+            found.append("its time zone is unknown, so expiry dates are computed in UTC")
+        if self._untold:
+            found.append(f"{self._untold} accounts were locked and not warned: the next run warns them")
+        return tuple(found)
 
     def run(self) -> MerchantExpiry:
+        merchant_id = self._terms.merchant_id
+        with reading(self._engine) as conn:
+            # Others had their turn before: a programme that was switched off meanwhile takes nothing any more.
+            (self._terms,) = expiry.survey(conn, [merchant_id], as_of=self._as_of)
         if self._options.is_dry_run:
             return self._dry_run()
-        merchant_id = self._terms.merchant_id
         self._begun = _in_transaction(
             self._engine,
             lambda conn: expiry.begin_run(conn, merchant_id, run_id=self._run_id, as_of=self._as_of, actor=self._actor),
@@ -147,6 +161,8 @@ class _MerchantRun:
         self._run_id = self._begun.run_id
         if not self._terms.is_scheduled:
             self._reschedule()
+        if Step.WARN in self._options.steps and self._terms.has_open_warnings and not self._terms.is_expiring:
+            _in_transaction(self._engine, lambda conn: expiry.void_warnings(conn, self._terms))
         locked = 0
         if self._terms.is_expiring:
             locked = self._steps()
@@ -161,6 +177,7 @@ class _MerchantRun:
                     run_id=self._run_id,
                     as_of=self._as_of,
                     accounts_locked=locked,
+                    is_stopped=self._is_stopped,
                     is_expiring=self._terms.is_expiring,
                 ),
             )
@@ -174,6 +191,7 @@ class _MerchantRun:
         if not steps & {Step.PLAN, Step.EXPIRE}:
             return 0
         planned = _in_transaction(self._engine, self._plan)
+        self._is_stopped = planned.is_stopped
         if Step.EXPIRE not in steps or planned.is_stopped:
             return 0
         assert self._begun is not None
@@ -227,11 +245,28 @@ class _MerchantRun:
     def _reschedule(self) -> None:
         # Behind a programme that is off nothing expires; once it is on again, everything is computed anew.
         last: int | None = 0 if self._terms.is_program_active else None
+        size = RESCHEDULE_PAGE_SIZE
         while last is not None:
-            last = _in_transaction(self._engine, self._reschedule_page(last))
-        _in_transaction(self._engine, lambda conn: expiry.record_terms(conn, self._terms))
+            try:
+                last = _in_transaction(self._engine, self._reschedule_page(last, size))
+            except DBAPIError as error:
+                if not is_caused_by_a_row(error):
+                    raise
+                if size > 1:
+                    size = max(1, size // 8)
+                    continue
+                if len(self._refused) >= REFUSED_LIMIT:
+                    raise
+                with reading(self._engine) as conn:
+                    last, customer_id = expiry.next_account(conn, self._terms.merchant_id, after_account_id=last)
+                self._refused[customer_id] = short_text(error)
+                continue
+            size = min(RESCHEDULE_PAGE_SIZE, size * 2)
+        # Where an account was refused, the next night computes them anew again.
+        if not self._refused:
+            _in_transaction(self._engine, lambda conn: expiry.record_terms(conn, self._terms))
 
-    def _reschedule_page(self, after: int) -> Callable[[Connection], int | None]:
+    def _reschedule_page(self, after: int, page_size: int) -> Callable[[Connection], int | None]:
         def work(conn: Connection) -> int | None:
             _, last = expiry.reschedule_page(
                 conn,
@@ -239,7 +274,7 @@ class _MerchantRun:
                 run_id=self._run_id,
                 as_of=self._as_of,
                 after_account_id=after,
-                page_size=RESCHEDULE_PAGE_SIZE,
+                page_size=page_size,
             )
             return last
 
@@ -260,9 +295,19 @@ class _MerchantRun:
         assert self._terms.warn_until is not None
         if self._options.is_warning_required and self._terms.has_open_warnings:
             self._renew()
-        for _ in range(2):
+        self._pass(work, is_warning=True, until=self._terms.warn_until)
+        if self._count_untold():
             # What was locked the first time may be free by then.
             self._pass(work, is_warning=True, until=self._terms.warn_until)
+            self._untold = self._count_untold()
+
+    def _count_untold(self) -> int:
+        """How many accounts others had locked; who was refused is named apart."""
+        with reading(self._engine) as conn:
+            untold = expiry.count_untold(
+                conn, self._terms, as_of=self._as_of, is_warning_required=self._options.is_warning_required
+            )
+        return max(0, untold - len(self._refused))
 
     def _renew(self) -> None:
         _in_transaction(self._engine, lambda conn: expiry.void_warnings(conn, self._terms))
@@ -290,7 +335,8 @@ class _MerchantRun:
             limits=self._options.limits,
             begun=self._begun,
         )
-        expiry.save_plan(conn, self._terms.merchant_id, self._run_id, planned)
+        is_accepted = self._options.limits.accepted_accounts is not None
+        expiry.save_plan(conn, self._terms.merchant_id, self._run_id, planned, is_accepted=is_accepted)
         return planned
 
     def _expire(self, wanted: int) -> int:

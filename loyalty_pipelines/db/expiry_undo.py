@@ -19,12 +19,16 @@ ADD_TO_RUN = load("expiry_undo/add_to_run")
 
 @dataclass(frozen=True, kw_only=True)
 class RunOfMerchant:
-    """A merchant's part of a run; what is given back lasts at least until `least_expires_at` (None: for ever)."""
+    """A merchant's part of a run; what is given back lasts at least until `least_expires_at` (None: for ever).
+
+    While the programme is off the date means nothing; all are computed anew when it is on again.
+    """
 
     merchant_id: str
     accounts_expired: int
     points_expired: int
     timezone: str
+    is_program_active: bool
     least_expires_at: datetime | None
 
 
@@ -75,7 +79,8 @@ def undo_page(conn: Connection, run: RunOfMerchant, undo: Undo, taken: Sequence[
             "seqs": [one.seq for one in taken],
             "least_expires_at": run.least_expires_at,
             "timezone": run.timezone,
-            "is_mailed": undo.is_mailed,
+            # Behind a programme that is off there is no date to tell.
+            "is_mailed": undo.is_mailed and run.is_program_active,
             "reason": f"expiry run {undo.run_id} undone: {undo.reason}",
             "actor": undo.actor,
             "run_id": undo.run_id,

@@ -18,6 +18,7 @@ from loyalty_pipelines.domain.notifications import (
     SettledMails,
     Status,
     UndeliveredMails,
+    UnreachableMails,
 )
 
 DUE_MERCHANTS = load("notifications/due_merchants")
@@ -32,6 +33,7 @@ RETRY = load("notifications/retry")
 PARK = load("notifications/park")
 UNDELIVERED = load("notifications/undelivered")
 SETTLED = load("notifications/settled")
+UNREACHABLE = load("notifications/unreachable")
 
 ADDRESSEE = [one.name for one in fields(Addressee)]
 # A warning whose date is over waits for the night's warnings to give it another one.
@@ -156,3 +158,9 @@ def undelivered(conn: Connection) -> list[UndeliveredMails]:
 def settled(conn: Connection, *, hours: int) -> list[SettledMails]:
     """Return what became of the mails of the last hours, by status and reason, the most frequent first."""
     return [SettledMails(**row._mapping) for row in conn.execute(SETTLED, {"hours": hours})]
+
+
+def unreachable(conn: Connection, *, hours: int, few: int, max_percent: float) -> list[UnreachableMails]:
+    """Return the merchants of whose mails of the last hours at least `few` and more than `max_percent` were parked."""
+    values = {"hours": hours, "few": few, "max_percent": max_percent}
+    return [UnreachableMails(**row._mapping) for row in conn.execute(UNREACHABLE, values)]

@@ -1,7 +1,7 @@
 """The loop around the outbox: claim, commit, look up, send, mark. No transaction is open while a server is asked."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,9 +36,10 @@ from loyalty_pipelines.domain.notifications import (
     without_addresses,
 )
 
-# Twice as long as a page may take: the longest that one mail can, with a timeout for each of its answers, fits in the
-# rest. So nobody else gets a mail that is on its way.
-LEASE = timedelta(minutes=10)
+# A page may use a third of it. The longest mail, with 30 seconds for each of its answers, takes about seven and a half
+# minutes with its wait for its turn in the minute, and fits in the rest. So nobody else gets a mail that is on its way.
+LEASE = timedelta(minutes=15)
+USABLE_PART = 1 / 3
 MAX_TEMPLATE_PROBLEMS = 10
 # About 40 seconds.
 MARK_ATTEMPTS = 12
@@ -99,7 +100,9 @@ def deliver(
     Merchants take turns, a page each. Each mail is marked right after the server's answer, in a transaction of its own.
     What is claimed and not come to is given back at the end, however that comes about. When the server can't be used at
     all, the report's `server_problem` says why, and mails wait; what fails for one merchant is in `failures` and stops
-    no other. A lost database is raised (and is transient). Raises `NoMappingError` when there is no shop.
+    no other: a merchant of whom the server takes none of ten mails in a row is left for this run. Ten such merchants in
+    a row, or nothing taken of anybody, are the server's problem. A lost database is raised (and is transient). Raises
+    `NoMappingError` when there is no shop.
     """
     with reading(engine) as conn:
         sources.require_shop(conn)
@@ -115,7 +118,7 @@ def deliver(
     return DeliveryReport(
         merchants=run.done,
         server_problem=server_problem,
-        failures=run.failures,
+        failures={**run.failures, **run.set_aside},
         template_problems=tuple(run.template_problems)[:MAX_TEMPLATE_PROBLEMS],
     )
 
@@ -128,6 +131,8 @@ class _Run:
     ) -> None:
         self.done: dict[str, MerchantMails] = {}
         self.failures: dict[str, str] = {}
+        # Merchants that were left because their mails are refused, and what to do about it.
+        self.set_aside: dict[str, str] = {}
         self.template_problems: dict[str, None] = {}
         self._engine = engine
         self._transport = transport
@@ -138,7 +143,10 @@ class _Run:
         self._page_size = min(options.page_size, settings.per_minute or options.page_size)
         self._ends_at = time.monotonic() + options.max_seconds
         self._mails_left = options.max_mails
-        self._refused_in_a_row = 0
+        # Of each merchant since its last mail that was taken, and since the last one of anybody.
+        self._refused: Counter[str] = Counter()
+        self._refused_since: Counter[str] = Counter()
+        self._last_refusal = ""
         self._marking: Connection | None = None
 
     def deliver(self, merchants: Sequence[str]) -> None:
@@ -149,6 +157,10 @@ class _Run:
             with self._keeping_failure(merchant_id):
                 if self._deliver_page(merchant_id):
                     waiting.append(merchant_id)
+            if len(self._refused_since) >= REFUSED_IN_A_ROW:
+                raise self._server_takes_nothing()
+        if self.set_aside and not any(mails.sent for mails in self.done.values()):
+            raise self._server_takes_nothing()
 
     def _is_over(self) -> bool:
         return self._mails_left <= 0 or time.monotonic() >= self._ends_at
@@ -157,13 +169,13 @@ class _Run:
         """Send one page; return whether there may be another."""
         size = min(self._page_size, self._mails_left)
         # Before the claim: what that takes is a part of the lease.
-        usable_until = time.monotonic() + self._options.lease.total_seconds() / 2
+        usable_until = time.monotonic() + self._options.lease.total_seconds() * USABLE_PART
         page = with_retries(partial(self._claim, merchant_id, size))
         unsent = {mail.notification_id: mail for mail in page}
         try:
             found, overrides = with_retries(partial(self._look_up, page)) if page else ({}, Overrides())
             for mail in page:
-                if self._is_over() or time.monotonic() >= usable_until:
+                if self._is_over() or merchant_id in self.set_aside or time.monotonic() >= usable_until:
                     break
                 # From here on it may be on its way: whatever happens, its lease must end before anybody tries again.
                 del unsent[mail.notification_id]
@@ -177,7 +189,7 @@ class _Run:
         finally:
             if unsent:
                 self._give_back(list(unsent.values()))
-        return len(page) == size
+        return len(page) == size and merchant_id not in self.set_aside
 
     def _claim(self, merchant_id: str, size: int) -> list[ClaimedMail]:
         with self._engine.begin() as conn:
@@ -215,11 +227,13 @@ class _Run:
         try:
             self._transport.send(outgoing)
         except MailNotTakenError as refusal:
-            self._refused_in_a_row += 1
+            if not refusal.is_recipients:
+                self._count_refusal(mail.merchant_id, str(refusal))
             is_last_try = mail.attempts >= self._options.retries.max_retries
             status = Status.FAILED if refusal.status is Status.PENDING and is_last_try else refusal.status
             return Result(status=status, error=str(refusal), is_tried=True)
-        self._refused_in_a_row = 0
+        del self._refused[mail.merchant_id]
+        self._refused_since.clear()
         return Result(status=Status.SENT, sent_as=f"{content.locale} {content.origin}", is_tried=True)
 
     def _settle(self, mail: ClaimedMail, result: Result) -> None:
@@ -228,11 +242,30 @@ class _Run:
         self._mails_left -= 1
         before = self.done.get(mail.merchant_id, MerchantMails(merchant_id=mail.merchant_id))
         self.done[mail.merchant_id] = before.plus(result.status)
-        if self._refused_in_a_row >= REFUSED_IN_A_ROW:
-            raise MailServerError(
-                f"The mail server {self._settings.place} took none of {REFUSED_IN_A_ROW} mails in a row, the last "
-                f"because: {result.error}. The others wait."
+
+    def _count_refusal(self, merchant_id: str, reason: str) -> None:
+        """Note a refusal that may be about more than one recipient; after ten in a row the merchant is set aside."""
+        self._last_refusal = reason
+        self._refused[merchant_id] += 1
+        self._refused_since[merchant_id] += 1
+        if self._refused[merchant_id] >= REFUSED_IN_A_ROW:
+            self.set_aside[merchant_id] = (
+                f"The mail server {self._settings.place} took none of {REFUSED_IN_A_ROW} mails of this merchant in a "
+                f"row, the last because: {reason}. Its others wait for the next run. 'loyalty notifications list "
+                f"--merchant {merchant_id}' has the reasons: correct the cause, then 'loyalty notifications retry "
+                f"--merchant {merchant_id}'."
             )
+
+    def _server_takes_nothing(self) -> MailServerError:
+        """Return what to say when the server is the cause; it is said once and not for each merchant."""
+        for merchant_id in self._refused_since:
+            self.set_aside.pop(merchant_id, None)
+        merchants = len(self._refused_since)
+        whose = f", of {merchants} merchants" if merchants > 1 else ""
+        return MailServerError(
+            f"The mail server {self._settings.place} took none of {self._refused_since.total()} mails in a row{whose}, "
+            f"the last because: {self._last_refusal}. The others wait."
+        )
 
     def _mark(self, mail: ClaimedMail, result: Result) -> None:
         # One connection for all marks, and each statement a transaction: checking out a connection, BEGIN and COMMIT

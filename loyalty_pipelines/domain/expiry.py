@@ -113,7 +113,7 @@ class MerchantTerms:
         """Whether a run has nothing to do here."""
         if not self.is_scheduled or self.has_unfinished_run:
             return False
-        return not (self.is_expiring and (self.is_something_due or self.has_open_warnings))
+        return not (self.has_open_warnings or (self.is_expiring and self.is_something_due))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,8 @@ class Page:
 class ExpiryPlan:
     """What would expire at a merchant now, compared with its own last 30 days.
 
-    `accounts_waiting` are due but were not told yet, or their mail has not arrived: they don't expire.
+    `accounts_waiting` are due and don't expire: they were not told yet, their mail has not arrived, or an order of
+    theirs has not been looked at.
     """
 
     accounts_with_points: int

@@ -11,7 +11,8 @@ from loyalty_pipelines.domain.repairs import require_said
 class Undo:
     """Which run is undone, for whom (None: for all merchants, all customers), and who says so.
 
-    With `is_mailed` the customers get a mail that names their points and the new date.
+    With `is_mailed` the customers get a mail that names their points and the new date; not those who have a later date
+    by now, and none while the programme is off.
     """
 
     run_id: str

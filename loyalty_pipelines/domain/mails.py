@@ -33,6 +33,9 @@ LAST_RESORT = "en"
 MAX_NAME = 100
 LONGEST_LOCALE = 40
 LOCALE_NAME = re.compile(r"[a-z]{2,3}(?:_[a-z0-9]+)*", re.IGNORECASE)
+# "Undetermined" and the like; Babel takes the first for American English.
+NO_LANGUAGES = ("und", "mul", "mis", "zxx", "root")
+TERRITORY = re.compile(r"[a-z]{2}|\d{3}", re.IGNORECASE)
 FIRST_OF_MONTH_IN_FRENCH = re.compile(r"^1 ")
 
 
@@ -208,7 +211,10 @@ def language_of(locale: str | None) -> str | None:
 
 
 def known_locale(locale: str | None) -> Locale | None:
-    """Return what Babel knows of a locale; of an unknown territory or variant, its language."""
+    """Return what Babel knows of a locale; of an unknown territory or variant, its language.
+
+    Its territory is the one in the text: Babel adds the likeliest to codes of three letters, the US to eng.
+    """
     return None if not locale or len(locale) > LONGEST_LOCALE else _known_locale(locale)
 
 
@@ -312,9 +318,13 @@ def _known_locale(locale: str) -> Locale | None:
     if not LOCALE_NAME.fullmatch(name):
         return None
     parts = name.split("_")
+    if parts[0].lower() in NO_LANGUAGES:
+        return None
     for number in range(len(parts), 0, -1):
         try:
-            return Locale.parse("_".join(parts[:number]))
+            found = Locale.parse("_".join(parts[:number]))
+            is_territory_given = any(TERRITORY.fullmatch(part) for part in parts[1:number])
+            return found if is_territory_given or not found.territory else Locale(found.language, script=found.script)
         except (UnknownLocaleError, ValueError):
             continue
     return None

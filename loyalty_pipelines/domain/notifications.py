@@ -2,6 +2,7 @@
 
 import quopri
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -21,11 +22,25 @@ from loyalty_pipelines.domain.mails import MAX_NAME, Mail
 
 EXPIRING = "loyalty_points_expiring"
 MAX_ERROR = 300
-# So many mails in a row that the server does not take are the server's matter, not theirs: a run ends there, instead
-# of using up the tries of all that wait.
+# A night, and some hours for a run that begins late.
+FRESH = timedelta(hours=26)
+# So many mails of a merchant in a row that the server does not take are the merchant's matter, not theirs: its others
+# wait for the next run, instead of using up their tries. So many merchants in a row are the server's matter.
 REFUSED_IN_A_ROW = 10
 ADDRESS = re.compile(r"\S*@\S+")
-ENHANCED_CODE = re.compile(r"\s*([245])\.(\d{1,3})\.(\d{1,3})\b")
+# Anywhere in an answer, also as (#5.7.1); no part of an IP address, and no release of a server's software (4.97.1).
+ENHANCED_CODE = re.compile(r"(?<![\w.])[45]\.([0-7])\.(\d{1,3})(?![\w]|\.\d)")
+# Replies that say of a recipient that there is none, where there is no enhanced code.
+NO_SUCH_RECIPIENT = (550, 551, 553, 556)
+# What says, without a code, that the server refuses us (a rule, a limit, a login) and not the recipient. "Recipient
+# address rejected: User unknown" is about the recipient.
+ABOUT_US = re.compile(
+    r"relay|gateway|rcpthosts|\bauth|\blog ?in\b|logged in|prohibit|policy|policies|permi(?:t|ssion)|allow|denied"
+    r"|\b(?:helo|ehlo)\b|\btls\b|starttls|limit|too many|block|black|spam|abuse|reputation|\brbl\b|dnsbl"
+    r"|sender|\byour (?:ip|host|server|domain)\b|\b(?:spf|dkim|dmarc|ptr|rdns)\b|reverse dns"
+    r"|(?<!\baddress )(?<!\brecipient )(?<!\buser )reject",
+    re.IGNORECASE,
+)
 
 
 class Status(StrEnum):
@@ -85,7 +100,11 @@ class ClaimedMail:
 
 @dataclass(frozen=True, kw_only=True)
 class Addressee:
-    """What the shop and the ledger say of a mail's merchant, customer and account now; None: they have none."""
+    """What the shop and the ledger say of a mail's merchant, customer and account now; None: they have none.
+
+    `warned_key` is the key of the warning of the account's date. One of an earlier date than `least_expires_at` leaves
+    less than the lead.
+    """
 
     merchant_name: str | None
     merchant_timezone: str
@@ -98,6 +117,10 @@ class Addressee:
     is_account_active: bool | None
     expires_at: datetime | None
     warned_for: datetime | None
+    warned_key: str | None
+    is_expiring: bool
+    least_expires_at: datetime | None
+    waits_since: datetime
     as_of: datetime
 
 
@@ -152,10 +175,14 @@ class Stage(StrEnum):
 
 
 class MailNotTakenError(LoyaltyError):
-    """This mail was not taken: PENDING if it may be later, FAILED or PARKED for good. No address in its text."""
+    """This mail was not taken: PENDING if it may be later, FAILED or PARKED for good. No address in its text.
 
-    def __init__(self, text: str, *, status: Status) -> None:
+    `is_recipients`: it is certainly about this one recipient, and says nothing about mails to others.
+    """
+
+    def __init__(self, text: str, *, status: Status, is_recipients: bool = False) -> None:
         self.status = status
+        self.is_recipients = is_recipients
         super().__init__(text)
 
 
@@ -187,7 +214,7 @@ class MerchantMails:
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryReport:
-    """What one run did, per merchant; what kept it from going on, and the merchants whose mails could not be read."""
+    """What one run did, per merchant; what kept it from going on, and why mails of some merchants were left."""
 
     merchants: Mapping[str, MerchantMails] = field(default_factory=dict)
     server_problem: str | None = None
@@ -207,6 +234,16 @@ class UndeliveredMails:
     pending: int
     failed: int
     oldest_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreachableMails:
+    """How many of a merchant's mails were parked, and the reason of most of them."""
+
+    merchant_id: str
+    mails: int
+    parked: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,12 +312,21 @@ def _untrue_warning(mail: ClaimedMail, found: Addressee) -> Result | None:
         return None  # rendering says what is wrong with it
     if expires_at.tzinfo is None:
         return None
-    if expires_at != found.expires_at or expires_at != found.warned_for:
+    is_told_date = found.expires_at == found.warned_for
+    # The same date is another instant where the merchant's clock has changed since the mail was claimed.
+    is_moved = expires_at != found.expires_at and mail.dedupe_key == found.warned_key
+    if not is_told_date or (expires_at != found.expires_at and not is_moved):
         return Result(status=Status.VOID, error="the points have another date by now, or are gone")
-    if expires_at <= found.as_of:
-        # Its date is over, and it has not been delivered: the points stay, and the night's warnings name a later one.
-        return Result(status=Status.PENDING, error="its date is over: expiry_warnings gives it a later one")
-    return None
+    # A warning that has waited must not arrive when there is hardly time left: the points stay, and the night's
+    # warnings name a later date. One that was written today is as late as somebody wanted it.
+    is_late = found.least_expires_at is not None and expires_at < found.least_expires_at
+    why = {
+        "its date was written anew just now": is_moved,
+        "nothing expires at the merchant at the moment": not found.is_expiring,
+        "its date is too near, or over: expiry_warnings gives it a later one": expires_at <= found.as_of
+        or (is_late and found.waits_since < found.as_of - FRESH),
+    }
+    return next((Result(status=Status.PENDING, error=reason) for reason, is_so in why.items() if is_so), None)
 
 
 def mailbox(text: str) -> Mailbox | None:
@@ -351,13 +397,18 @@ def message_id(mail: ClaimedMail, sender: str) -> str:
 # Merchants and their subjects come back with every mail of a page.
 @lru_cache(maxsize=1_000)
 def _from(name: str, address: str) -> str:
-    return formataddr((name, address)) if name.isascii() else f"{_encoded(name, 'From')} <{address}>"
+    return formataddr((name, address)) if _is_plain(name) else f"{_encoded(name, 'From')} <{address}>"
 
 
 @lru_cache(maxsize=1_000)
 def _encoded(text: str, header: str) -> str:
     """Return a header's text in ASCII, on as many lines as it takes."""
-    return Header(text, "us-ascii" if text.isascii() else "utf-8", header_name=header).encode(linesep="\r\n")
+    return Header(text, "us-ascii" if _is_plain(text) else "utf-8", header_name=header).encode(linesep="\r\n")
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a header can have the text as it is: "=?" would begin what mail programs decode."""
+    return text.isascii() and "=?" not in text
 
 
 def _part(subtype: str, text: str, boundary: str) -> Iterator[str]:
@@ -376,25 +427,43 @@ def _part(subtype: str, text: str, boundary: str) -> Iterator[str]:
 def status_after(stage: Stage, code: int, text: str) -> Status | None:
     """Return what becomes of a mail after a refusal; None: the answer is about the sender or the session, so about all.
 
-    A recipient that is refused can't be reached by mail. One that is refused by a rule of the server (5.7.x: relaying
-    denied, policy) may be right: that mail has failed, and can be tried again when the rule is corrected.
+    Parked is only who certainly can't be reached by mail, since points expire then without a warning. Whoever is
+    refused by a rule, a limit or a fault of the server may be right: that mail has failed, and can be tried again when
+    the cause is corrected.
     """
     if code < 500:
         return Status.PENDING
-    found = ENHANCED_CODE.match(text)
-    subject, detail = (int(found[2]), int(found[3])) if found else (None, None)
+    subject, detail = _enhanced_code(text)
     # Bad sequence, authentication wanted; bad address of the sender, which servers may say only now.
     if code in (502, 503, 530, 535, 538) or (subject == 1 and detail in (7, 8)):
         return None
-    if stage is Stage.RECIPIENT:
-        return Status.FAILED if subject == 7 else Status.PARKED
-    return Status.PARKED if subject == 1 else Status.FAILED
+    if stage is Stage.CONTENT:
+        return Status.PARKED if subject == 1 else Status.FAILED
+    if subject is None or (subject in (1, 2) and detail == 0):
+        # No code, or one that says "something else about the address": the words have to.
+        is_about_us = ABOUT_US.search(ADDRESS.sub(" ", text)) is not None
+        return Status.PARKED if code in NO_SUCH_RECIPIENT and not is_about_us else Status.FAILED
+    # 5.4.1 is how Exchange Online says that it does not know the recipient.
+    return Status.PARKED if subject in (1, 2) or (subject, detail) == (4, 1) else Status.FAILED
+
+
+def is_recipients_matter(status: Status, text: str) -> bool:
+    """Return whether the refusal that means `status` is certainly about its recipient: 5.1.x or 5.2.x says so."""
+    subject, detail = _enhanced_code(text)
+    return status is Status.PARKED and subject in (1, 2) and detail != 0
+
+
+def _enhanced_code(text: str) -> tuple[int | None, int | None]:
+    """Return subject and detail of the first enhanced code (RFC 3463) in an answer."""
+    found = ENHANCED_CODE.search(text)
+    return (int(found[1]), int(found[2])) if found else (None, None)
 
 
 def answer(code: int, text: str, *, recipient: str = "") -> str:
     """Return a server's answer on one line without any address: it is kept, logged and shown."""
-    clean = without_addresses(text)
-    local = recipient.rpartition("@")[0]
+    # One letter with its accent or two: a server may write the address otherwise than it was given it.
+    clean = without_addresses(unicodedata.normalize("NFC", text))
+    local = unicodedata.normalize("NFC", recipient.rpartition("@")[0])
     if local:
         clean = re.sub(rf"(?<!\w){re.escape(local)}(?!\w)", "<address>", clean, flags=re.IGNORECASE)
     return one_line(f"{code} {clean}", MAX_ERROR)

@@ -18,6 +18,7 @@ from loyalty_pipelines.domain.notifications import (
     Stage,
     Status,
     answer,
+    is_recipients_matter,
     status_after,
 )
 
@@ -39,7 +40,9 @@ def transport_for(settings: MailSettings, *, timeout_seconds: float = TIMEOUT_SE
 class SmtpTransport:
     """One connection to a mail server, kept for many mails, and opened again when the server has closed it.
 
-    `timeout_seconds` is for each answer: a mail takes four, and a new connection some more.
+    `timeout_seconds` is for each answer: a mail takes four. The longest one is refused, after a new connection with
+    encryption and login: MAIL in the old session; banner, EHLO, STARTTLS, EHLO and two answers of the login; MAIL,
+    RCPT, DATA, its end, RSET. That is 12, and some more for looking up and connecting.
     """
 
     def __init__(self, settings: MailSettings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -84,7 +87,9 @@ class SmtpTransport:
             smtp = self._smtp or self._connected()
             if mail.recipient.is_utf8 and not smtp.has_extn("smtputf8"):
                 raise MailNotTakenError(
-                    "the mail server takes no addresses with such letters (no SMTPUTF8)", status=Status.PARKED
+                    "the mail server takes no addresses with such letters (no SMTPUTF8)",
+                    status=Status.PARKED,
+                    is_recipients=True,
                 )
             try:
                 code, text = smtp.mail(mail.sender, ["SMTPUTF8"] if mail.recipient.is_utf8 else [])
@@ -115,7 +120,7 @@ class SmtpTransport:
             raise self._problem(
                 f"refuses the sender or the session ({said}): correct {FROM_VARIABLE} or {URL_VARIABLE}"
             )
-        raise MailNotTakenError(said, status=status)
+        raise MailNotTakenError(said, status=status, is_recipients=is_recipients_matter(status, _text(text)))
 
     def _connected(self) -> smtplib.SMTP:
         """Connect, encrypt and log in; `MailServerError` says which of the three failed."""
@@ -153,9 +158,19 @@ class SmtpTransport:
             smtp.login(user, password)
         except smtplib.SMTPAuthenticationError as error:
             said = _said(error.smtp_code, error.smtp_error)
+            if error.smtp_code < 500:
+                raise self._problem(f"can't check user and password at the moment ({said})") from None
             raise self._problem(f"refuses user or password ({said}): correct {URL_VARIABLE}") from None
         except smtplib.SMTPNotSupportedError:
             raise self._problem(f"has no login: leave user and password out of {URL_VARIABLE}") from None
+        except smtplib.SMTPException as error:
+            # Only the bare class says that; its subclasses say what happened to the connection.
+            if type(error) is not smtplib.SMTPException:
+                raise
+            raise self._problem(
+                "offers no login that we know (PLAIN, LOGIN, CRAM-MD5): use another port or server, or leave user and "
+                f"password out of {URL_VARIABLE}"
+            ) from None
         except UnicodeEncodeError:
             raise self._problem("can't be given user or password: they have letters that are not ASCII") from None
 

@@ -19,8 +19,9 @@ class Mailer(dg.ConfigurableResource):
     They are no fields: the URL has a password, and Dagster shows and stores the configuration of a resource.
     """
 
+    # At most 30: the longest mail must be over before its lease is.
     timeout_seconds: int = Field(
-        default=30, ge=1, le=120, description="How long the mail server may take for any one answer."
+        default=30, ge=1, le=30, description="How long the mail server may take for any one answer."
     )
 
     def settings(self) -> "MailSettings":

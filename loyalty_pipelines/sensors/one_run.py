@@ -20,7 +20,12 @@ class RunInFlight:
 
 
 def decide(
-    *, is_pending: bool, in_flight: Sequence[RunInFlight], failed_at: datetime | None = None, as_of: datetime
+    *,
+    is_pending: bool,
+    in_flight: Sequence[RunInFlight],
+    failed_at: datetime | None = None,
+    as_of: datetime,
+    max_runtime_seconds: int = LIVE_MAX_RUNTIME_SECONDS,
 ) -> dg.RunRequest | dg.SkipReason:
     """Decide whether to start a run: at most one at a time, unless that one is older than it may get.
 
@@ -30,7 +35,7 @@ def decide(
     """
     if not is_pending:
         return dg.SkipReason("Nothing waits.")
-    limit = as_of - timedelta(seconds=LIVE_MAX_RUNTIME_SECONDS)
+    limit = as_of - timedelta(seconds=max_runtime_seconds)
     alive = [run for run in in_flight if run.requested_at > limit]
     if alive:
         return dg.SkipReason(f"Run {alive[0].run_id} is at work already.")
@@ -39,13 +44,23 @@ def decide(
     return dg.RunRequest()
 
 
-def at_most_one_run(instance: dg.DagsterInstance, job_name: str, *, is_pending: bool) -> dg.RunRequest | dg.SkipReason:
+def at_most_one_run(
+    instance: dg.DagsterInstance,
+    job_name: str,
+    *,
+    is_pending: bool,
+    max_runtime_seconds: int = LIVE_MAX_RUNTIME_SECONDS,
+) -> dg.RunRequest | dg.SkipReason:
     """Decide with the runs of a job as they are now; where nothing waits, without asking Dagster's database."""
     now = datetime.now(UTC)
     if not is_pending:
         return decide(is_pending=False, in_flight=[], as_of=now)
     return decide(
-        is_pending=True, in_flight=_in_flight(instance, job_name), failed_at=_failed_at(instance, job_name), as_of=now
+        is_pending=True,
+        in_flight=_in_flight(instance, job_name),
+        failed_at=_failed_at(instance, job_name),
+        as_of=now,
+        max_runtime_seconds=max_runtime_seconds,
     )
 
 

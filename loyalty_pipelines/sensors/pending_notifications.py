@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from loyalty_pipelines.jobs import send_notifications_job
+from loyalty_pipelines.jobs import MAIL_MAX_RUNTIME_SECONDS, send_notifications_job
 from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.resources.mailer import Mailer
 from loyalty_pipelines.sensors.one_run import at_most_one_run
@@ -28,4 +28,9 @@ def pending_notifications_sensor(context: dg.SensorEvaluationContext, ledger: Le
             is_pending = is_something_due(engine)
     except (MailNotConfiguredError, NoMappingError) as nothing_to_do:
         return dg.SkipReason(str(nothing_to_do))
-    return at_most_one_run(context.instance, send_notifications_job.name, is_pending=is_pending)
+    return at_most_one_run(
+        context.instance,
+        send_notifications_job.name,
+        is_pending=is_pending,
+        max_runtime_seconds=MAIL_MAX_RUNTIME_SECONDS,
+    )

@@ -161,7 +161,7 @@ def test_park_needs_a_reason_and_remembers_who(cli: Cli, outbox: Outbox, mta: Ma
     number, failed = outbox.add(), outbox.add("bea")
     assert "Missing option '--reason'" in cli.refused(2, "notifications", "park", str(number))
     assert "1 mail parked: told her" in cli.ok("notifications", "park", str(number), "--reason", "told her").out
-    assert (outbox.mail(number).last_error or "").startswith("told her (cli")
+    assert (outbox.mail(number).last_error or "").startswith("by hand: told her (cli")
     mta.refuse("data", "554 no")
     assert cli.run("notifications", "send").status == 1
     parked = cli.ok("notifications", "park", "--merchant", "m1", "--reason", "x", "--json")

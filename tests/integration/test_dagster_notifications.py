@@ -1,5 +1,6 @@
 """The sensor, the job and the checks of mails, on a real, ephemeral Dagster instance and a real mail server."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import dagster as dg
 import pytest
 
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
-from loyalty_pipelines.db import sources
+from loyalty_pipelines.db import notifications, sources
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.domain.mail_settings import MailSettingsError, mail_settings
-from loyalty_pipelines.processes import mail_environment
+from loyalty_pipelines.processes import demo_mail_environment, mail_environment
 from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.resources.mailer import Mailer
 from tests.mail_server import PASSWORD, USER, MailServer, closed_port, mail_server
@@ -155,6 +156,20 @@ def test_a_server_that_cannot_be_reached_fails_the_run_with_what_to_correct_and_
     assert outbox.mail(1).attempts == 0
 
 
+def test_a_merchant_that_is_set_aside_fails_the_run_by_name_and_the_others_have_their_mails(
+    shop: Shop, outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance
+) -> None:
+    outbox.many(12)
+    shop.merchant("m2")
+    outbox.add("bob", merchant="m2")
+    mta.rules["data"] = lambda address: "554 5.7.1 spam" if address.startswith("c") else None
+    result = run_job(instance)
+    assert not result.success
+    failure = result.failure_data_for_node("loyalty__sent_notifications")
+    assert failure and "m1: The mail server localhost:" in failure.error_display_string
+    assert (newest(instance)["sent"], newest(instance)["failed"]) == (1, 10)
+
+
 def test_a_mail_that_is_put_off_is_no_run_that_fails(
     outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance, database_url: str
 ) -> None:
@@ -230,7 +245,7 @@ def test_a_mail_that_is_not_delivered_turns_the_check_yellow_after_an_hour_and_r
         shop.run("UPDATE loyalty.notifications SET status = 'failed', settled_at = now()")
     seen = []
     for age in ("59 minutes", "61 minutes", "25 hours"):
-        shop.run("UPDATE loyalty.notifications SET created_at = now() - CAST(:age AS interval)", age=age)
+        shop.run("UPDATE loyalty.notifications SET waits_since = now() - CAST(:age AS interval)", age=age)
         found, is_success = check(instance, "no_mail_waits_long")
         seen.append((found.passed, found.severity.value, is_success, found.metadata[status].value))
     assert seen == [(True, "WARN", True, 1), (False, "WARN", True, 1), (False, "ERROR", False, 1)]
@@ -240,10 +255,23 @@ def test_where_nobody_sends_yet_an_old_mail_is_yellow_and_says_what_to_set(
     shop: Shop, outbox: Outbox, instance: dg.DagsterInstance
 ) -> None:
     outbox.add()
-    shop.run("UPDATE loyalty.notifications SET created_at = now() - interval '3 days'")
+    shop.run("UPDATE loyalty.notifications SET waits_since = now() - interval '3 days'")
     found, is_success = check(instance, "no_mail_waits_long")
     assert (found.passed, found.severity, is_success) == (False, dg.AssetCheckSeverity.WARN, True)
     assert "LOYALTY_MAIL_URL is not set" in (found.description or "")
+
+
+def test_where_the_settings_cannot_be_used_the_check_looks_all_the_same_and_says_what_to_correct(
+    shop: Shop, outbox: Outbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.add()
+    shop.run("UPDATE loyalty.notifications SET waits_since = now() - interval '2 days'")
+    monkeypatch.setenv("LOYALTY_MAIL_URL", f"smtp://{USER}:{PASSWORD}@mail.example.com:587")
+    found, is_success = check(instance, "no_mail_waits_long")
+    assert (found.passed, found.severity, is_success) == (False, dg.AssetCheckSeverity.ERROR, False)
+    assert found.metadata["pending"].value == 1
+    assert "1 mails wait, 0 have failed; " in (found.description or "")
+    assert "LOYALTY_MAIL_FROM is not set" in (found.description or "")
 
 
 def test_parked_sent_and_void_mails_are_not_waited_for(
@@ -252,7 +280,7 @@ def test_parked_sent_and_void_mails_are_not_waited_for(
     for customer, status in (("a", "parked"), ("b", "sent"), ("c", "void")):
         outbox.add(customer)
         shop.run(
-            "UPDATE loyalty.notifications SET status = :status, settled_at = now(), created_at = now() - "
+            "UPDATE loyalty.notifications SET status = :status, settled_at = now(), waits_since = now() - "
             "interval '3 days' WHERE customer_id = :customer",
             status=status,
             customer=customer,
@@ -263,21 +291,81 @@ def test_parked_sent_and_void_mails_are_not_waited_for(
 def test_many_refused_mails_turn_the_check_yellow_with_their_reasons(
     outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance
 ) -> None:
-    outbox.many(40)
-    mta.refuse("data", "554 5.7.1 spam", times=2)
+    outbox.many(100)
+    mta.refuse("data", "554 5.7.1 spam", times=5)
     assert run_job(instance).success
-    assert check(instance, "few_mails_fail")[0].passed, "two of forty are 5 %"
+    assert check(instance, "few_mails_fail")[0].passed, "five of a hundred are 5 %"
     outbox.add("bea")
     mta.refuse("rcpt", "550 5.1.1 unknown")
     assert run_job(instance).success
     found, is_success = check(instance, "few_mails_fail")
     assert (found.passed, found.severity, is_success) == (False, dg.AssetCheckSeverity.WARN, True)
-    assert (found.metadata["sent"].value, found.metadata["refused"].value) == (38, 3)
+    assert (found.metadata["sent"].value, found.metadata["refused"].value) == (95, 6)
     rows = found.metadata["reasons"].value.records  # type: ignore[union-attr]
     assert [(row.data["status"], row.data["reason"], row.data["mails"]) for row in rows] == [
-        ("failed", "554 5.7.1 spam", 2),
+        ("failed", "554 5.7.1 spam", 5),
         ("parked", "550 5.1.1 unknown", 1),
     ]
+
+
+@pytest.mark.parametrize(("refused", "is_green"), [(4, True), (5, False)])
+def test_a_handful_of_refused_mails_is_no_sign_however_few_there_are(
+    outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance, refused: int, is_green: bool
+) -> None:
+    outbox.many(refused)
+    mta.refuse("data", "554 5.7.1 spam")
+    assert run_job(instance).success
+    found, _ = check(instance, "few_mails_fail")
+    assert (found.passed, found.metadata["refused"].value) == (is_green, refused)
+
+
+def test_what_somebody_gave_up_by_hand_is_neither_refused_nor_unreachable_whatever_the_reason_says(
+    shop: Shop, outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance
+) -> None:
+    outbox.many(30)
+    shop.run("UPDATE loyalty.notifications SET status = 'failed', settled_at = now()")
+    with shop.engine.begin() as conn:
+        assert notifications.park(conn, reason="550 told at the till") == 30
+    found, _ = check(instance, "few_mails_fail")
+    assert (found.passed, found.metadata["refused"].value, found.metadata["parked"].value) == (True, 0, 30)
+    assert outbox.mail(1).last_error == "by hand: 550 told at the till"
+
+
+def test_a_merchant_whose_customers_lost_their_addresses_turns_the_check_yellow(
+    shop: Shop, outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance
+) -> None:
+    shop.merchant("m2")
+    outbox.many(40, merchant="m2")
+    assert run_job(instance).success
+    outbox.many(41)
+    shop.run("UPDATE sample_shop.customers SET email = NULL WHERE merchant_id = 'm1' AND id <> 'c1'")
+    shop.run("UPDATE sample_shop.customers SET email = 'nobody' WHERE merchant_id = 'm1' AND id = 'c2'")
+    assert run_job(instance).success
+    found, is_success = check(instance, "few_mails_fail")
+    assert (found.passed, found.severity, is_success) == (False, dg.AssetCheckSeverity.WARN, True)
+    assert " at m1: 40 of 41: the customer has no address. Is customers.email of" in (found.description or "")
+    rows = found.metadata["merchants mostly parked"].value.records  # type: ignore[union-attr]
+    assert [dict(row.data) for row in rows] == [
+        {"merchant_id": "m1", "mails": 41, "parked": 40, "reason": "the customer has no address"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mails", "without", "is_green"), [(19, 19, True), (20, 20, False), (40, 20, True), (40, 21, False)]
+)
+def test_unreachable_customers_are_a_sign_from_twenty_and_half_of_the_mails_on(
+    shop: Shop, outbox: Outbox, mta: MailServer, instance: dg.DagsterInstance, mails: int, without: int, is_green: bool
+) -> None:
+    outbox.many(mails)
+    shop.run(
+        "UPDATE sample_shop.customers SET email = NULL "
+        "WHERE CAST(substr(id, 2) AS integer) <= CAST(:without AS integer)",
+        without=without,
+    )
+    assert run_job(instance).success
+    assert check(instance, "few_mails_fail")[0].passed is is_green
+    shop.run("UPDATE loyalty.notifications SET settled_at = now() - interval '25 hours'")
+    assert check(instance, "few_mails_fail")[0].passed
 
 
 def test_customers_without_an_address_are_no_failures(
@@ -308,6 +396,9 @@ def test_mails_of_the_private_database_go_to_a_folder_beside_it(
     assert mail_settings(mail_environment()).folder == tmp_path / "a home" / "mails"
     monkeypatch.setenv("LOYALTY_MAIL_URL", "console:")
     assert mail_environment() == {}
+    monkeypatch.setenv("LOYALTY_MAIL_PER_MINUTE", "1")
+    demo = mail_settings({**os.environ, **demo_mail_environment()})
+    assert (demo.folder, demo.per_minute) == (tmp_path / "a home" / "mails", None)
     monkeypatch.delenv("LOYALTY_MAIL_URL")
     monkeypatch.setenv("LOYALTY_DATABASE_URL", "postgresql://db.example.com/shop")
     assert mail_environment() == {}

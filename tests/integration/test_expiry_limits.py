@@ -192,7 +192,7 @@ def test_the_nights_themselves_are_the_history(shop: Shop, nights: Nights) -> No
     for number in range(9):
         nights.crowd(1, active_at=night(date(2024, 12, 23) + timedelta(days=number)), prefix=f"day {number} ")
     nights.crowd(10, active_at=ACTIVE_AT)
-    nights.live("2025-01-09", 23)
+    nights.live("2025-01-09", 23, limits=Limits())
     done = nights.run(DUE_AT, limits=LIMITS)
     plan = planned(done)
     assert (plan.nights_compared, plan.accounts_usual, plan.accounts_limit, plan.accounts_due) == (23, 1, 5, 10)

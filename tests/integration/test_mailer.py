@@ -2,10 +2,14 @@
 
 import socket
 import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from loyalty_pipelines.domain.mail_settings import MailNotConfiguredError, mail_settings
 from loyalty_pipelines.domain.mails import Mail
@@ -137,6 +141,40 @@ def test_a_server_without_a_login_says_so_and_one_that_wants_one_too() -> None:
         assert "refuses the sender (530 " in problem(server.url())
 
 
+@pytest.mark.parametrize(
+    ("logins", "answer", "said"),
+    [
+        ("XOAUTH2 NTLM", "", "offers no login that we know (PLAIN, LOGIN, CRAM-MD5)"),
+        ("PLAIN", "454 4.7.0 Temporary authentication failure",
+         "can't check user and password at the moment (454 4.7.0 Temporary authentication failure)"),
+        ("PLAIN", "535 5.7.8 no", "refuses user or password (535 5.7.8 no): correct LOYALTY_MAIL_URL"),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_server_from_a_login_is_said(logins: str, answer: str, said: str) -> None:
+    with talking_server({"EHLO": f"250-there\r\n250 AUTH {logins}", "AUTH": answer}) as port:
+        assert said in problem(f"smtp://{LOGIN}localhost:{port}?tls=none")
+
+
+@contextmanager
+def talking_server(answers: dict[str, str]) -> Iterator[int]:
+    """A server that says to one caller what it is told to, and 250 to everything else; yields its port."""
+    with socket.create_server(("localhost", 0)) as listening:
+
+        def talk() -> None:
+            caller, _ = listening.accept()
+            with caller, caller.makefile("rw", newline="") as line:
+                line.write("220 there\r\n")
+                line.flush()
+                for said in line:
+                    line.write(f"{answers.get(said.split()[0].upper(), '250 OK')}\r\n")
+                    line.flush()
+
+        thread = threading.Thread(target=talk, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(10)
+
+
 def test_nobody_who_listens_and_no_such_host_are_told_apart_from_a_refusal() -> None:
     assert "can't be reached (Connection refused)" in problem(f"smtp://{LOGIN}localhost:{closed_port()}")
     assert "can't be reached" in problem("smtp://no-such-host.invalid")
@@ -224,6 +262,12 @@ def test_the_resource_reads_the_environment_when_it_is_used(monkeypatch: pytest.
         transport.send(mail())
     assert found.folder == tmp_path
     assert (tmp_path / "m1-7.eml").exists()
+
+
+def test_no_answer_may_take_so_long_that_a_mail_outlasts_its_lease() -> None:
+    assert Mailer(timeout_seconds=30).timeout_seconds == 30
+    with pytest.raises(ValidationError, match="less than or equal to 30"):
+        Mailer(timeout_seconds=31)
 
 
 def test_the_resource_keeps_no_url_and_no_password_in_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

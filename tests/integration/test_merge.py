@@ -471,9 +471,15 @@ def test_the_warning_goes_along_with_the_date_that_it_named(shop: Shop, checkout
     for customer, date in named.items():
         active = "2026-03-01T00:00Z" if customer == later else "2026-02-01T00:00Z"
         shop.run(DATES, customer=customer, active=active, expires=date, warned=date)
+        shop.run(
+            "INSERT INTO loyalty.notifications (merchant_id, dedupe_key, template, customer_id, status, settled_at) "
+            "SELECT 'm1', loyalty.warning_key(account_id, expires_at, 'UTC'), 'loyalty_points_expiring', customer_id, "
+            "'sent', now() FROM loyalty.accounts WHERE customer_id = :customer",
+            customer=customer,
+        )
     merge(shop)
     account = shop.account("bob")
-    assert account.expires_at == account.warned_for == datetime.fromisoformat(named[later])
+    assert account.expires_at == account.warned_for == datetime.fromisoformat(named["ann"])
 
 
 @pytest.mark.parametrize("later", ["ann", "bob"])

@@ -281,11 +281,15 @@ def test_of_ten_recipients_one_is_refused_and_the_nine_others_get_their_mail(out
     assert mta.connections == 1
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["554 5.7.1 <ann@example.com>: Relay access denied", "550 relay not permitted", "550 5.4.5 Daily limit exceeded"],
+)
 def test_a_recipient_whom_a_rule_of_the_server_refuses_has_failed_and_is_not_given_up(
-    outbox: Outbox, mta: MailServer
+    outbox: Outbox, mta: MailServer, answer: str
 ) -> None:
     outbox.add()
-    mta.refuse("rcpt", "554 5.7.1 <ann@example.com>: Relay access denied")
+    mta.refuse("rcpt", answer)
     assert outbox.sent(mta) == {"failed": 1}
 
 
@@ -438,16 +442,119 @@ def test_a_server_that_goes_away_half_way_leaves_the_rest_waiting(outbox: Outbox
 @pytest.mark.parametrize(
     ("stage", "answer"), [("data", DROP), ("data", "451 later"), ("rcpt", "550 relay not permitted")]
 )
-def test_ten_refusals_in_a_row_are_the_servers_matter_and_the_others_wait(
+def test_where_nothing_is_taken_ten_refusals_are_the_servers_matter_and_the_others_wait(
     outbox: Outbox, mta: MailServer, stage: str, answer: str
 ) -> None:
     outbox.many(25)
     mta.refuse(stage, answer)
     report = outbox.send(mta)
     assert report.total("handled") == REFUSED_IN_A_ROW
-    assert "took none of 10 mails in a row" in (report.server_problem or "")
+    assert "took none of 10 mails in a row, the last because: " in (report.server_problem or "")
+    assert report.failures == {}
     assert outbox.shop.value("SELECT count(*) FROM loyalty.notifications WHERE attempts = 0") == 15
     assert outbox.leased() == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "answer", "status"), [("rcpt", "550 unknown", "parked"), ("data", "554 5.7.1 spam", "failed")]
+)
+def test_ten_refusals_in_a_row_set_their_merchant_aside_and_stop_no_other(
+    shop: Shop, outbox: Outbox, mta: MailServer, stage: str, answer: str, status: str
+) -> None:
+    outbox.many(60)
+    shop.merchant("m2")
+    outbox.add("bob", merchant="m2")
+    mta.rules[stage] = lambda address: answer if address.startswith("c") else None
+    report = outbox.send(mta)
+    assert (report.server_problem, mta.recipients) == (None, ["bob@example.com"])
+    assert list(report.failures) == ["m1"]
+    assert f"took none of 10 mails of this merchant in a row, the last because: {answer}. " in report.failures["m1"]
+    assert "'loyalty notifications retry --merchant m1'" in report.failures["m1"]
+    assert outbox.leased() == 0
+    states = list(outbox.states().values())
+    assert (states.count(status), states.count("pending")) == (10, 50)
+
+
+def test_dead_addresses_are_parked_in_one_run_and_are_nobodys_matter_but_theirs(
+    shop: Shop, outbox: Outbox, mta: MailServer
+) -> None:
+    outbox.many(40)
+    shop.merchant("m2")
+    outbox.add("bob", merchant="m2")
+    mta.rules["rcpt"] = lambda address: "550 5.1.1 User unknown" if address.startswith("c") else None
+    assert outbox.sent(mta) == {"sent": 1, "parked": 40}
+
+
+def test_addresses_that_only_other_servers_take_are_nobodys_matter_but_theirs(outbox: Outbox) -> None:
+    outbox.many(15)
+    outbox.shop.run("UPDATE sample_shop.customers SET email = 'ö' || email")
+    outbox.add("zoe")
+    with mail_server(enable_SMTPUTF8=False) as mta:
+        assert outbox.sent(mta) == {"sent": 1, "parked": 15}
+
+
+def test_dead_addresses_between_refusals_do_not_end_their_row(outbox: Outbox, mta: MailServer) -> None:
+    outbox.many(40)
+    seen: list[str] = []
+
+    def every_third_is_dead(address: str) -> str | None:
+        seen.append(address)
+        return "550 5.1.1 unknown" if len(seen) % 3 == 0 else "451 later"
+
+    mta.rules["rcpt"] = every_third_is_dead
+    report = outbox.send(mta)
+    assert (report.total("put_off"), report.total("parked")) == (10, 4)
+    assert "took none of 10 mails in a row" in (report.server_problem or "")
+
+
+def merchants_with_mails(shop: Shop, outbox: Outbox, number: int, *, mails: int = 1) -> None:
+    """Let merchants a01, a02 ... have mails to customers of these names."""
+    for merchant in (f"a{n:02}" for n in range(1, number + 1)):
+        shop.merchant(merchant)
+        for mail in range(mails):
+            outbox.add(f"{merchant}-{mail}", merchant=merchant)
+
+
+@pytest.mark.parametrize(("mails", "used"), [(1, 10), (3, 30), (12, 100)])
+def test_ten_merchants_in_a_row_of_whom_nothing_is_taken_are_the_servers_matter(
+    shop: Shop, outbox: Outbox, mta: MailServer, mails: int, used: int
+) -> None:
+    merchants_with_mails(shop, outbox, 13, mails=mails)
+    mta.refuse("data", "451 4.3.0 <ann@example.com> later")
+    report = outbox.send(mta)
+    assert f"took none of {used} mails in a row, of 10 merchants, the last because: 451 4.3.0 <address> later" in (
+        report.server_problem or ""
+    )
+    assert report.failures == {}
+    assert shop.value("SELECT count(*) FROM loyalty.notifications WHERE attempts = 0") == 13 * mails - used
+    assert outbox.leased() == 0
+
+
+def test_a_mail_that_is_taken_between_them_shows_that_it_is_not_the_server(
+    shop: Shop, outbox: Outbox, mta: MailServer
+) -> None:
+    merchants_with_mails(shop, outbox, 14)
+    mta.rules["data"] = lambda address: None if address.startswith("a08") else "554 5.7.1 spam"
+    assert outbox.sent(mta) == {"sent": 1, "failed": 13}
+
+
+def test_few_merchants_of_whom_nothing_is_taken_are_the_servers_matter_too(
+    shop: Shop, outbox: Outbox, mta: MailServer
+) -> None:
+    merchants_with_mails(shop, outbox, 3, mails=12)
+    mta.refuse("data", "451 later")
+    report = outbox.send(mta)
+    assert "took none of 30 mails in a row, of 3 merchants" in (report.server_problem or "")
+    assert (report.failures, report.total("put_off")) == ({}, 30)
+
+
+def test_a_merchant_is_set_aside_over_many_short_turns_too(shop: Shop, outbox: Outbox, mta: MailServer) -> None:
+    outbox.many(30)
+    merchants_with_mails(shop, outbox, 1, mails=40)
+    mta.rules["data"] = lambda address: "451 later" if address.startswith("c") else None
+    report = outbox.send(mta, page_size=4)
+    assert (report.total("sent"), report.total("put_off")) == (40, 10)
+    assert (report.server_problem, list(report.failures)) == (None, ["m1"])
 
 
 def test_mails_that_the_server_takes_in_between_are_no_row(outbox: Outbox, mta: MailServer) -> None:
@@ -456,10 +563,10 @@ def test_mails_that_the_server_takes_in_between_are_no_row(outbox: Outbox, mta: 
 
     def every_other(address: str) -> str | None:
         seen.append(address)
-        return "550 5.1.1 unknown" if len(seen) % 2 else None
+        return "554 5.7.1 spam" if len(seen) % 2 else None
 
-    mta.rules["rcpt"] = every_other
-    assert outbox.sent(mta) == {"sent": 12, "parked": 12}
+    mta.rules["data"] = every_other
+    assert outbox.sent(mta) == {"sent": 12, "failed": 12}
 
 
 # --- turns, limits, leases ---
@@ -522,10 +629,27 @@ def test_mails_whose_lease_would_run_out_before_their_turn_are_given_back(
     shop: Shop, outbox: Outbox, mta: MailServer
 ) -> None:
     outbox.many(10)
-    # Half of it is over when the first mail is looked at.
+    # A third of it is over when the first mail is looked at.
     outbox.send(mta, lease=timedelta(microseconds=2), max_mails=20, max_seconds=1)
     assert (outbox.leased(), mta.mails) == (0, [])
     assert shop.value("SELECT count(*) FROM loyalty.notifications WHERE next_attempt_at <= now()") == 10
+
+
+def test_a_page_uses_a_third_of_its_lease_so_that_the_longest_mail_fits_in_the_rest(
+    outbox: Outbox, mta: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.many(10)
+    now = [0.0]
+    monkeypatch.setattr(notifications_run, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def takes_four_minutes(_address: str) -> None:
+        now[0] += 240
+
+    mta.rules["data"] = takes_four_minutes
+    # The second begins at four minutes of the five.
+    assert outbox.sent(mta, max_seconds=100_000, page_size=20) == {"sent": 2}
+    longest_mail = 12 * 30 + 60 + 30
+    assert LEASE.total_seconds() * (1 - notifications_run.USABLE_PART) > longest_mail
 
 
 def test_a_mail_that_is_given_back_is_due_when_it_was_due(shop: Shop, outbox: Outbox) -> None:
@@ -751,6 +875,20 @@ def test_retrying_gives_a_failed_and_a_parked_mail_all_their_tries_again(
     assert (outbox.mail(failed).attempts, outbox.sent(mta)) == (0, {"sent": 2})
 
 
+def test_a_mail_that_is_retried_has_waited_since_then(shop: Shop, outbox: Outbox, mta: MailServer) -> None:
+    outbox.add()
+    outbox.sent(mta)
+    shop.run(
+        "UPDATE loyalty.notifications SET status = 'parked', created_at = now() - interval '60 days', "
+        "waits_since = now() - interval '60 days'"
+    )
+    with shop.engine.begin() as conn:
+        assert notifications.retry(conn) == 1
+    with shop.engine.connect() as conn:
+        (found,) = notifications.undelivered(conn)
+    assert found.oldest_seconds < 60
+
+
 def test_a_parked_warning_whose_date_is_over_is_not_tried_again(shop: Shop, outbox: Outbox, mta: MailServer) -> None:
     number = outbox.warn()
     outbox.customer(email=None)
@@ -777,7 +915,7 @@ def test_giving_up_on_a_mail_parks_it_unless_it_is_being_sent(shop: Shop, outbox
         notifications.park_mail(conn, number, reason="talked to her")
         with pytest.raises(NotificationStateError, match="is parked"):
             notifications.park_mail(conn, number, reason="again")
-    assert (outbox.mail(number).status, outbox.mail(number).last_error) == ("parked", "talked to her")
+    assert (outbox.mail(number).status, outbox.mail(number).last_error) == ("parked", "by hand: talked to her")
 
 
 def test_giving_up_on_all_gives_up_only_on_what_failed(shop: Shop, outbox: Outbox, mta: MailServer) -> None:

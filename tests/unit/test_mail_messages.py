@@ -22,6 +22,7 @@ from loyalty_pipelines.domain.notifications import (
     Status,
     answer,
     compose,
+    is_recipients_matter,
     mailbox,
     message_id,
     status_after,
@@ -124,6 +125,18 @@ def test_a_body_that_has_the_boundary_in_it_does_not_end_its_part() -> None:
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
 
 
+@pytest.mark.parametrize(
+    "text", ["=?utf-8?q?PayPal_=3Csecurity=40example.com=3E?=", "a =? b", "=?", "ö =?utf-8?b?w7Y=?="]
+)
+def test_what_looks_like_an_encoded_word_is_shown_as_it_is_written(text: str) -> None:
+    mail = written(merchant=text, subject=text)
+    assert parsed(mail)["Subject"] == text
+    # Python's parser puts a space between two encoded words of a name.
+    assert header(mail, "From") == f"{text} <loyalty@shops.example.com>"
+    (sender,) = parsed(mail)["From"].addresses
+    assert sender.addr_spec == "loyalty@shops.example.com"
+
+
 def test_every_line_of_a_body_is_short_and_ends_with_both_characters() -> None:
     content = written(text="ö" * 5000, html="x" * 5000).content
     assert max(map(len, content.split(b"\r\n"))) <= 78
@@ -167,7 +180,45 @@ def test_no_address_is_in_the_text_of_a_mail_that_is_shown() -> None:
         (Stage.RECIPIENT, 550, "5.1.1 unknown", Status.PARKED),
         (Stage.RECIPIENT, 550, "unknown", Status.PARKED),
         (Stage.RECIPIENT, 552, "5.2.2 mailbox full", Status.PARKED),
+        (Stage.RECIPIENT, 550, "5.2.1 mailbox disabled", Status.PARKED),
+        (Stage.RECIPIENT, 554, "5.1.1 <a@b>: Recipient address rejected: Access denied", Status.PARKED),
+        (Stage.RECIPIENT, 550, "5.4.1 Recipient address rejected: Access denied", Status.PARKED),
+        (Stage.RECIPIENT, 550, "mailbox is gone (#5.1.1)", Status.PARKED),
+        (Stage.RECIPIENT, 550, "<ann@b>: Recipient address rejected: User unknown in local recipient table",
+         Status.PARKED),
+        (Stage.RECIPIENT, 550, "Requested action not taken: mailbox unavailable", Status.PARKED),
+        (Stage.RECIPIENT, 550, "No such user here", Status.PARKED),
+        (Stage.RECIPIENT, 550, "<relay.policy@spam.example.com> unknown", Status.PARKED),
+        (Stage.RECIPIENT, 550, "5.1.0 no mailbox here by that name", Status.PARKED),
+        (Stage.RECIPIENT, 551, "user not local", Status.PARKED),
+        (Stage.RECIPIENT, 553, "sorry, no mailbox here by that name", Status.PARKED),
+        (Stage.RECIPIENT, 556, "null MX", Status.PARKED),
         (Stage.RECIPIENT, 554, "5.7.1 relay access denied", Status.FAILED),
+        (Stage.RECIPIENT, 504, "5.5.2 <web1>: Helo command rejected: need fully-qualified hostname", Status.FAILED),
+        (Stage.RECIPIENT, 554, "5.3.2 System not accepting network messages", Status.FAILED),
+        (Stage.RECIPIENT, 550, "5.4.5 Daily user sending limit exceeded", Status.FAILED),
+        (Stage.RECIPIENT, 550, "5.4.4 unable to route", Status.FAILED),
+        (Stage.RECIPIENT, 553, "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)", Status.FAILED),
+        (Stage.RECIPIENT, 553, "sorry, that domain isn't in my list of allowed rcpthosts", Status.FAILED),
+        (Stage.RECIPIENT, 550, "relay not permitted", Status.FAILED),
+        (Stage.RECIPIENT, 550, "<ann@b>: Relay access denied", Status.FAILED),
+        (Stage.RECIPIENT, 550, "Please turn on SMTP Authentication in your mail client", Status.FAILED),
+        (Stage.RECIPIENT, 550, "5.1.0 Authentication required", Status.FAILED),
+        (Stage.RECIPIENT, 550, "Administrative prohibition", Status.FAILED),
+        (Stage.RECIPIENT, 550, "rejected by policy", Status.FAILED),
+        (Stage.RECIPIENT, 550, "Rejected", Status.FAILED),
+        (Stage.RECIPIENT, 550, "<mail.example.com>: Client host rejected", Status.FAILED),
+        (Stage.RECIPIENT, 550, "Sender verify failed", Status.FAILED),
+        (Stage.RECIPIENT, 550, "Too many recipients, limit reached", Status.FAILED),
+        (Stage.RECIPIENT, 550, "blocked, see spamhaus", Status.FAILED),
+        (Stage.RECIPIENT, 550, "192.5.1.1 is on a blacklist", Status.FAILED),
+        (Stage.RECIPIENT, 550, "unknown, said 10.5.7.1", Status.PARKED),
+        (Stage.RECIPIENT, 550, "unknown, said 5.7.1.2.", Status.PARKED),
+        (Stage.RECIPIENT, 550, "unknown, said Exim 4.97.1", Status.PARKED),
+        (Stage.RECIPIENT, 521, "does not accept mail", Status.FAILED),
+        (Stage.RECIPIENT, 552, "mailbox full", Status.FAILED),
+        (Stage.RECIPIENT, 554, "unknown", Status.FAILED),
+        (Stage.CONTENT, 550, "5.4.5 Daily user sending limit exceeded", Status.FAILED),
         (Stage.CONTENT, 554, "5.7.1 spam", Status.FAILED),
         (Stage.CONTENT, 550, "5.1.1 unknown", Status.PARKED),
         (Stage.CONTENT, 552, "too large", Status.FAILED),
@@ -175,9 +226,32 @@ def test_no_address_is_in_the_text_of_a_mail_that_is_shown() -> None:
         (Stage.RECIPIENT, 550, "5.1.8 sender's domain", None),
         (Stage.CONTENT, 550, "5.1.7 sender", None),
     ],
-)
+)  # fmt: skip
 def test_what_an_answer_means(stage: Stage, code: int, text: str, status: Status | None) -> None:
     assert status_after(stage, code, text) is status
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "is_recipients"),
+    [
+        (Status.PARKED, "5.1.1 unknown", True),
+        (Status.PARKED, "mailbox full (#5.2.2)", True),
+        (Status.PARKED, "5.1.0 something else", False),
+        (Status.PARKED, "5.4.1 Recipient address rejected", False),
+        (Status.PARKED, "unknown", False),
+        (Status.PENDING, "4.2.2 mailbox full", False),
+        (Status.FAILED, "5.7.1 spam", False),
+    ],
+)
+def test_which_refusals_are_certainly_about_their_recipient(status: Status, text: str, is_recipients: bool) -> None:
+    assert is_recipients_matter(status, text) is is_recipients
+
+
+@pytest.mark.parametrize("sent", ["jo\u0308rg", "j\u00f6rg"])
+@pytest.mark.parametrize("said", ["jo\u0308rg", "j\u00f6rg"])
+def test_an_address_is_masked_in_whatever_form_of_letters_it_comes_back(sent: str, said: str) -> None:
+    found = answer(550, f"5.1.1 {said} unknown, {said}@example.com", recipient=f"{sent}@example.com")
+    assert found == "550 5.1.1 <address> unknown, <address>"
 
 
 def test_an_answer_is_kept_without_addresses_and_on_one_line() -> None:
@@ -195,6 +269,7 @@ def test_an_answer_is_kept_without_addresses_and_on_one_line() -> None:
         ("failed", "the shop does not list the merchant", True),
         ("parked", "550 5.1.1 unknown", True),
         ("parked", "the customer has no address", False),
+        ("parked", "by hand: 550 told at the till (root)", False),
         ("void", "550 is no code here", False),
         ("sent", None, False),
     ],

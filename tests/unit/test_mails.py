@@ -351,6 +351,7 @@ def test_a_merchant_without_a_name_is_called_by_its_id() -> None:
         ("de-LU", "de"), ("de_LU.UTF-8", "de"), ("DE", "de"), ("de@euro", "de"), (" fr ", "fr"), ("fr-XX", "fr"),
         ("zh-Hant-TW", "zh"), ("lb_LU", "lb"), ("ltz", "lb"), ("en_US_POSIX", "en"), ("de-DE-x-private", "de"),
         (None, None), ("", None), ("C", None), ("C.UTF-8", None), ("POSIX", None), ("xx", None), ("French", None),
+        ("und", None), ("und-US", None), ("mul", None), ("zxx", None), ("root", None), ("eng", "en"), ("ger", "de"),
         ("../../etc", None), ("de\n", "de"), ("de-" + "x" * 1_000_000, None), ("{{ 7 }}", None), ("💥", None),
     ],
 )  # fmt: skip
@@ -365,6 +366,12 @@ def test_a_locale_as_shops_write_it_has_a_language(locale: str | None, language:
         ("en_US", None, "1,250", "March 15, 2027"),
         ("en-GB", "en_US", "1,250", "15 March 2027"),
         ("en", "en_US", "1,250", "March 15, 2027"),
+        ("eng", None, "1,250", "15 March 2027"),
+        ("eng", "en_US", "1,250", "March 15, 2027"),
+        ("eng_US", None, "1,250", "March 15, 2027"),
+        ("deu", "de_CH", "1’250", "15. März 2027"),
+        ("und", "de_CH", "1’250", "15. März 2027"),
+        ("zho_TW", "fr", "1\u202f250", "15 mars 2027"),
         ("en_LU", None, "1,250", "15 March 2027"),
         (None, None, "1,250", "15 March 2027"),
         ("de-CH", None, "1’250", "15. März 2027"),
@@ -384,9 +391,9 @@ def test_numbers_and_dates_are_written_as_in_the_customers_country(
 
 def test_the_first_of_a_month_is_written_as_the_french_do() -> None:
     payload = {"points": 1, "expires_at": "2027-02-28T23:00:00+00:00"}
-    assert "à partir du : 1er mars 2027" in render(facts(payload=payload, customer_locale="fr")).text.replace(
-        "\xa0", " "
-    )
+    assert "Ne seront plus valables à partir du : 1er mars 2027" in render(
+        facts(payload=payload, customer_locale="fr")
+    ).text.replace("\xa0", " ")
     assert ": 1 March 2027" in render(facts(payload=payload)).text
     payload = {"points": 1, "expires_at": "2027-03-10T23:00:00+00:00"}
     assert ": 11 mars 2027" in render(facts(payload=payload, customer_locale="fr")).text.replace("\xa0", " ")

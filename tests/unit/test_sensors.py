@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from loyalty_pipelines.jobs import LIVE_MAX_RUNTIME_SECONDS
+from loyalty_pipelines.jobs import LIVE_MAX_RUNTIME_SECONDS, MAIL_MAX_RUNTIME_SECONDS, send_notifications_job
 from loyalty_pipelines.sensors.merchants import compare
 from loyalty_pipelines.sensors.one_run import RunInFlight, decide
 
@@ -36,6 +36,22 @@ def test_a_run_in_flight_is_waited_for() -> None:
 def test_a_run_older_than_it_may_get_is_a_zombie_and_does_not_stop_the_programme() -> None:
     decision = decide(is_pending=True, in_flight=[run_of_age(LIVE_MAX_RUNTIME_SECONDS + 1)], as_of=NOW)
     assert isinstance(decision, dg.RunRequest)
+
+
+def test_a_run_of_mails_may_have_begun_its_longest_mail_at_its_end() -> None:
+    from loyalty_pipelines.assets.notifications import DeliveryConfig
+
+    most = next(one.le for one in DeliveryConfig.model_fields["max_seconds"].metadata if hasattr(one, "le"))
+    assert most + 12 * 30 + 60 + 30 < MAIL_MAX_RUNTIME_SECONDS
+    assert (send_notifications_job.tags or {})["dagster/max_runtime"] == str(MAIL_MAX_RUNTIME_SECONDS)
+    for seconds, kind in ((MAIL_MAX_RUNTIME_SECONDS - 1, dg.SkipReason), (MAIL_MAX_RUNTIME_SECONDS + 1, dg.RunRequest)):
+        decision = decide(
+            is_pending=True,
+            in_flight=[run_of_age(seconds)],
+            as_of=NOW,
+            max_runtime_seconds=MAIL_MAX_RUNTIME_SECONDS,
+        )
+        assert isinstance(decision, kind)
 
 
 def test_a_failed_run_is_followed_by_a_pause_of_a_minute_and_not_by_a_run_every_tick() -> None:

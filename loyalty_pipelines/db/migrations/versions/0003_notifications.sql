@@ -97,6 +97,8 @@ ALTER TABLE loyalty.notifications
 ADD COLUMN leased_until timestamptz,
 ADD COLUMN last_error text,
 ADD COLUMN sent_as text,
+-- Not created_at, of which the Message-ID is made: a mail that is retried or due again waits from then on.
+ADD COLUMN waits_since timestamptz NOT NULL DEFAULT now(),
 DROP CONSTRAINT notifications_status_is_known,
 ADD CONSTRAINT notifications_status_is_known CHECK (status IN ('pending', 'sent', 'failed', 'parked', 'void')),
 ADD CONSTRAINT notifications_template_is_known CHECK (

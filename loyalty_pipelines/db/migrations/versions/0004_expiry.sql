@@ -13,6 +13,9 @@ COMMENT ON COLUMN loyalty.accounts.warned_for IS
 -- One day of the ledger is a few pages: what a run took, what expired lately.
 CREATE INDEX ledger_entries_by_time ON loyalty.ledger_entries USING brin (recorded_at);
 
+-- Who was merged into a customer, asked for the orders that are on their way to that one.
+CREATE INDEX merged_customers_into ON loyalty.merged_customers (merchant_id, into_customer_id);
+
 CREATE TABLE loyalty.expiry_runs (
     merchant_id text COLLATE "C" NOT NULL,
     run_id text COLLATE "C" NOT NULL,
@@ -31,6 +34,7 @@ CREATE TABLE loyalty.expiry_runs (
     accounts_usual integer,
     nights_compared integer,
     accounts_limit integer,
+    is_accepted boolean NOT NULL DEFAULT false,
     is_stopped boolean NOT NULL DEFAULT false,
     accounts_expired integer NOT NULL DEFAULT 0,
     points_expired bigint NOT NULL DEFAULT 0,
@@ -43,8 +47,11 @@ CREATE TABLE loyalty.expiry_runs (
 );
 CREATE INDEX expiry_runs_by_time ON loyalty.expiry_runs (merchant_id, started_at);
 CREATE INDEX expiry_runs_by_run ON loyalty.expiry_runs (run_id);
+CREATE INDEX expiry_runs_stopped ON loyalty.expiry_runs (merchant_id, started_at) WHERE is_stopped;
 COMMENT ON TABLE loyalty.expiry_runs IS
 'What one expiry run planned and did for one merchant; its counters grow with every chunk, in the chunk''s transaction.';
+COMMENT ON COLUMN loyalty.expiry_runs.is_accepted IS
+'A person let so many through: what went is no measure for other nights.';
 COMMENT ON COLUMN loyalty.expiry_runs.accounts_forecast IS
 'Accounts with points that will be due a day after as_of, unless somebody is active: the next run says how it was.';
 
@@ -106,16 +113,31 @@ SELECT
     -- What a checkout holds stays until it is captured or given back.
     a.balance > a.held AS has_free_points,
     a.balance > 0 AND coalesce(a.warned_for <> a.expires_at, true) AS is_to_be_warned,
+    -- Counted, not EXISTS: for that the planner reads and hashes all open warnings of all merchants, page by page.
     coalesce(a.warned_for = a.expires_at, false)
-    AND NOT EXISTS (
-        SELECT 1
+    AND (
+        SELECT count(*)
         FROM loyalty.open_warnings AS w
         WHERE w.merchant_id = a.merchant_id AND w.customer_id = a.customer_id
-    ) AS is_told
+    ) = 0 AS is_told,
+    -- An order that nobody has looked at may be the activity that saves them.
+    (
+        SELECT count(*)
+        FROM (
+            SELECT a.customer_id
+            UNION ALL
+            SELECT m.customer_id
+            FROM loyalty.merged_customers AS m
+            WHERE m.merchant_id = a.merchant_id AND m.into_customer_id = a.customer_id
+        ) AS own
+        INNER JOIN loyalty.order_inbox AS i
+            ON i.merchant_id = a.merchant_id AND i.customer_id = loyalty.customer_hint(own.customer_id)
+    ) > 0 AS has_waiting_orders
 FROM loyalty.accounts AS a
 WHERE a.is_active AND a.expires_at IS NOT NULL;
 COMMENT ON VIEW loyalty.expiring_accounts IS
-'Accounts with a date: who is to be warned of it, and who was told. Inactive accounts are neither warned nor expired.';
+'Accounts with a date: who is to be warned of it, who was told, whose orders wait to be looked at. Inactive accounts are
+neither warned nor expired.';
 
 CREATE OR REPLACE FUNCTION loyalty.write_entry(
     p_merchant_id text, p_account_id bigint, p_kind text, p_points bigint, p_held bigint, p_stamps integer,
@@ -206,7 +228,7 @@ BEGIN
         is_debt_allowed = a.is_debt_allowed AND a.balance - v_taken.points < a.held,
         expires_at = v_expires_at,
         warned_for = CASE
-            WHEN p_is_mailed THEN v_expires_at
+            WHEN p_is_mailed AND v_expires_at = p_least_expires_at THEN v_expires_at
             WHEN v_expires_at = a.expires_at THEN a.warned_for
         END
     WHERE a.merchant_id = v_account.merchant_id AND a.account_id = v_account.account_id;
@@ -233,7 +255,8 @@ BEGIN
     SET status = 'void', settled_at = now(), last_error = 'the expiry was undone'
     WHERE n.merchant_id = v_taken.merchant_id AND n.dedupe_key = 'expired/' || v_taken.reference_id
         AND n.status IN ('pending', 'failed') AND (n.leased_until IS NULL OR n.leased_until <= now());
-    IF p_is_mailed AND v_expires_at IS NOT NULL THEN
+    -- Whose date is later by now is warned of it when its time comes.
+    IF p_is_mailed AND v_expires_at = p_least_expires_at THEN
         INSERT INTO loyalty.notifications AS n (merchant_id, dedupe_key, template, customer_id, payload)
         VALUES (
             v_account.merchant_id, loyalty.warning_key(v_account.account_id, v_expires_at, p_timezone),
@@ -242,8 +265,8 @@ BEGIN
         )
         -- As in sql/expiry/warn_page.sql.
         ON CONFLICT (merchant_id, dedupe_key) DO UPDATE SET
-            payload = excluded.payload, status = 'pending', attempts = 0, next_attempt_at = now(), settled_at = NULL,
-            last_error = NULL
+            payload = excluded.payload, status = 'pending', attempts = 0, next_attempt_at = now(), waits_since = now(),
+            settled_at = NULL, last_error = NULL
         WHERE n.status = 'void';
     END IF;
     RETURN -v_taken.points;
@@ -253,9 +276,8 @@ $function$;
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON loyalty.expiry_runs, loyalty.expiry_terms TO loyalty_pipeline;
-GRANT SELECT ON loyalty.open_warnings TO loyalty_pipeline;
 -- FOR UPDATE of a view's rows asks for the right to update it.
-GRANT SELECT, UPDATE ON loyalty.expiring_accounts TO loyalty_pipeline;
+GRANT SELECT, UPDATE ON loyalty.open_warnings, loyalty.expiring_accounts TO loyalty_pipeline;
 GRANT SELECT ON loyalty.expiry_runs, loyalty.expiry_terms, loyalty.open_warnings,
 loyalty.expiring_accounts TO loyalty_reader;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;

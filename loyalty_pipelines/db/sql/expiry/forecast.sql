@@ -70,6 +70,7 @@ SELECT
     sum(days.accounts_expired) AS accounts_expired,
     sum(days.points_expired) AS points_expired
 FROM days
-WHERE days.day_on <= CAST(CAST(:next_run_at AS timestamptz) AS date) + CAST(:days AS integer)
+INNER JOIN terms ON terms.merchant_id = days.merchant_id
+WHERE days.day_on <= CAST(CAST(:next_run_at AS timestamptz) AT TIME ZONE terms.timezone AS date) + CAST(:days AS integer)
 GROUP BY days.merchant_id, days.day_on
 ORDER BY days.day_on, days.merchant_id;

@@ -12,7 +12,8 @@ WHERE
     AND (a.expires_at, a.account_id) > (CAST(:after_expires_at AS timestamptz), CAST(:after_account_id AS bigint))
     AND CASE
         WHEN CAST(:is_warning AS boolean) THEN a.is_to_be_warned
-        WHEN a.has_free_points THEN a.is_told OR NOT CAST(:is_warning_required AS boolean)
+        WHEN a.has_free_points
+            THEN (a.is_told OR NOT CAST(:is_warning_required AS boolean)) AND NOT a.has_waiting_orders
         ELSE a.held = 0
     END
 ORDER BY a.expires_at, a.account_id

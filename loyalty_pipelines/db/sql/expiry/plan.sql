@@ -1,5 +1,6 @@
--- What would expire now, what waits for its warning, and what the merchant's own last 30 days were like. Reads only;
--- accounts_expiring, accounts_pkey, expiry_runs_by_time.
+-- What would expire now, what waits for its warning or for the customer's orders, and what the merchant's own last 30 days
+-- were like; while it is stopped, the 30 days before that, or the stop would end by itself. Reads only; accounts_expiring,
+-- accounts_pkey, expiry_runs_by_time.
 SELECT
     due.accounts AS accounts_due,
     due.points AS points_due,
@@ -9,14 +10,19 @@ SELECT
     coalesce(nights.accounts, 0) AS accounts_usual
 FROM (
     SELECT
-        count(*) FILTER (WHERE a.is_told OR NOT CAST(:is_warning_required AS boolean)) AS accounts,
-        coalesce(sum(a.balance - a.held) FILTER (WHERE a.is_told OR NOT CAST(:is_warning_required AS boolean)), 0) AS points,
-        count(*) FILTER (WHERE NOT a.is_told AND CAST(:is_warning_required AS boolean)) AS accounts_waiting
-    FROM loyalty.expiring_accounts AS a
-    WHERE
-        a.merchant_id = :merchant_id
-        AND a.expires_at <= CAST(:as_of AS timestamptz)
-        AND a.has_free_points
+        count(*) FILTER (WHERE a.is_due) AS accounts,
+        coalesce(sum(a.free_points) FILTER (WHERE a.is_due), 0) AS points,
+        count(*) FILTER (WHERE NOT a.is_due) AS accounts_waiting
+    FROM (
+        SELECT
+            one.balance - one.held AS free_points,
+            (one.is_told OR NOT CAST(:is_warning_required AS boolean)) AND NOT one.has_waiting_orders AS is_due
+        FROM loyalty.expiring_accounts AS one
+        WHERE
+            one.merchant_id = :merchant_id
+            AND one.expires_at <= CAST(:as_of AS timestamptz)
+            AND one.has_free_points
+    ) AS a
 ) AS due
 CROSS JOIN (
     SELECT count(*) AS accounts
@@ -27,12 +33,31 @@ CROSS JOIN (
     SELECT
         -- Several runs of a day are one night.
         count(DISTINCT CAST(r.as_of AT TIME ZONE 'UTC' AS date)) AS nights,
-        max(r.accounts_expired - r.accounts_undone) AS accounts
+        max(r.accounts_expired - r.accounts_undone) FILTER (WHERE NOT r.is_accepted) AS accounts
     FROM loyalty.expiry_runs AS r
+    CROSS JOIN (
+        SELECT coalesce(min(s.as_of), CAST(:as_of AS timestamptz)) AS until
+        FROM loyalty.expiry_runs AS s
+        WHERE
+            s.merchant_id = :merchant_id
+            AND s.is_stopped
+            AND s.finished_at IS NOT NULL
+            AND s.as_of < CAST(:as_of AS timestamptz)
+            AND NOT EXISTS (
+                SELECT 1
+                FROM loyalty.expiry_runs AS later
+                WHERE
+                    later.merchant_id = :merchant_id
+                    AND later.started_at > s.started_at
+                    AND later.as_of >= s.as_of
+                    AND later.finished_at IS NOT NULL
+                    AND NOT later.is_stopped
+            )
+    ) AS own
     WHERE
         r.merchant_id = :merchant_id
-        AND r.as_of > CAST(:as_of AS timestamptz) - interval '30 days'
-        AND r.as_of < CAST(:as_of AS timestamptz)
+        AND r.as_of > own.until - interval '30 days'
+        AND r.as_of < own.until
         AND r.finished_at IS NOT NULL
         AND NOT r.is_stopped
 ) AS nights;

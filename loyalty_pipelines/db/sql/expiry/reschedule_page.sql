@@ -1,5 +1,7 @@
 -- Computes expires_at anew for a page of a merchant's accounts, in key order, under the merchant's award lock: after the
--- programme's period or the merchant's time zone changed. Safe to repeat; accounts_pkey.
+-- programme's period or the merchant's time zone changed. Safe to repeat: a date that is a midnight of the new zone was
+-- moved before. Its mail, where it waits, names the same day and gets the new instant. accounts_pkey,
+-- notifications_once_per_cause.
 -- Nobody gets less than the lead without another warning. Who was warned keeps the date that the mail named if the new one
 -- is not later. What was already past its date when a programme that was off is on again is warned anew (:is_resumed).
 WITH page AS MATERIALIZED (
@@ -24,9 +26,10 @@ decided AS (
         page.warned_for,
         -- The same date on the merchant's new clock.
         CASE
-            WHEN page.warned_for = page.expires_at AND NOT CAST(:is_resumed AS boolean)
-                THEN CAST(CAST(page.expires_at AT TIME ZONE CAST(:known_timezone AS text) AS date) AS timestamp)
-                    AT TIME ZONE CAST(:timezone AS text)
+            WHEN CAST(:is_resumed AS boolean) OR coalesce(page.warned_for <> page.expires_at, true) THEN NULL
+            WHEN page.expires_at = loyalty.local_midnight(page.expires_at, 0, CAST(:timezone AS text)) THEN page.expires_at
+            ELSE CAST(CAST(page.expires_at AT TIME ZONE CAST(:known_timezone AS text) AS date) AS timestamp)
+                AT TIME ZONE CAST(:timezone AS text)
         END AS promised_at,
         CASE
             WHEN page.due_at IS NULL THEN NULL
@@ -62,7 +65,23 @@ changed AS (
         AND a.account_id = planned.account_id
         AND (planned.expires_at, planned.warned_for)
         IS DISTINCT FROM (planned.old_expires_at, planned.old_warned_for)
-    RETURNING a.account_id
+    RETURNING a.account_id, planned.old_expires_at, planned.expires_at, planned.warned_for
+),
+
+mails AS (
+    UPDATE loyalty.notifications AS n
+    SET payload = n.payload || jsonb_build_object('expires_at', changed.expires_at)
+    FROM changed
+    WHERE
+        n.merchant_id = :merchant_id
+        AND n.dedupe_key = loyalty.warning_key(
+            changed.account_id, changed.old_expires_at, CAST(:known_timezone AS text)
+        )
+        AND n.status IN ('pending', 'failed')
+        AND changed.warned_for = changed.expires_at
+        AND changed.expires_at <> changed.old_expires_at
+        AND loyalty.warning_key(changed.account_id, changed.old_expires_at, CAST(:known_timezone AS text))
+        = loyalty.warning_key(changed.account_id, changed.expires_at, CAST(:timezone AS text))
 )
 
 SELECT

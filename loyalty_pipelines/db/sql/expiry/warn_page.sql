@@ -36,6 +36,7 @@ mails AS (
         status = 'pending',
         attempts = 0,
         next_attempt_at = now(),
+        waits_since = now(),
         settled_at = NULL,
         last_error = NULL
     WHERE n.status = 'void'

@@ -5,6 +5,7 @@ SELECT
     r.accounts_expired,
     r.points_expired,
     zone.timezone,
+    t.is_program_active,
     CASE
         WHEN t.is_program_active
             THEN loyalty.local_midnight(

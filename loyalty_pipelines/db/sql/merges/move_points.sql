@@ -13,19 +13,22 @@ WITH parties AS MATERIALIZED (
         f.last_expiry_seq AS from_expiry_seq,
         f.last_activity_at AS from_activity_at,
         f.expires_at AS from_expires_at,
-        -- A warning that has not arrived goes to a customer who is no more: the one who remains has to be told.
+        f.warned_for AS from_warned_for,
         CASE
-            WHEN
-                (
-                    SELECT count(*)
-                    FROM loyalty.open_warnings AS w
-                    WHERE w.merchant_id = f.merchant_id AND w.customer_id = f.customer_id
-                ) = 0
-                THEN f.warned_for
-        END AS from_warned_for,
-        coalesce(f.last_activity_at > i.last_activity_at, f.last_activity_at IS NOT NULL) AS is_from_later,
+            WHEN coalesce(f.last_activity_at > i.last_activity_at, f.last_activity_at IS NOT NULL) THEN f.expires_at
+            ELSE i.expires_at
+        END IS NULL AS is_later_without_date,
+        f.account_id AS from_account_id,
         i.customer_id AS into_customer_id,
+        -- What waits names an earlier date than both will have, and will not be sent any more.
+        coalesce(i.expires_at >= f.expires_at, true) OR (
+            SELECT count(*)
+            FROM loyalty.open_warnings AS w
+            WHERE w.merchant_id = i.merchant_id AND w.customer_id = i.customer_id
+        ) = 0 AS is_into_reached,
         i.balance AS into_balance,
+        i.last_activity_at AS into_activity_at,
+        i.expires_at AS into_expires_at,
         i.next_seq AS into_next_seq,
         i.last_expiry_seq AS into_expiry_seq
     FROM loyalty.accounts AS f
@@ -270,8 +273,50 @@ closed AS (
         stamp_count = 0,
         is_active = false,
         is_debt_allowed = false,
+        expires_at = NULL,
+        warned_for = NULL,
         next_seq = a.next_seq + (SELECT count(*) FROM entries WHERE entries.account_id = :from_account_id)
     WHERE a.merchant_id = :merchant_id AND a.account_id = :from_account_id
+),
+
+-- The later of both dates: none of the two was told an earlier one. Where the one who was active later has none, because
+-- the balance was empty when it came, it is at least what that would be.
+date_of_both AS (
+    SELECT
+        CASE
+            WHEN parties.is_later_without_date AND later.expires_at IS NULL THEN NULL
+            ELSE greatest(
+                parties.from_expires_at,
+                parties.into_expires_at,
+                CASE WHEN parties.is_later_without_date THEN later.expires_at END
+            )
+        END AS expires_at,
+        -- Whoever brings points was told of a date. The one who is no more: by a mail that was sent. One that waits, or that
+        -- could not be delivered there, may find the one who remains.
+        parties.from_balance <= 0
+        OR (
+            parties.from_warned_for = parties.from_expires_at
+            AND (
+                SELECT count(*)
+                FROM loyalty.notifications AS n
+                WHERE
+                    n.merchant_id = :merchant_id
+                    AND n.dedupe_key = loyalty.warning_key(
+                        parties.from_account_id, parties.from_warned_for, terms.timezone
+                    )
+                    AND n.status = 'sent'
+            ) = 1
+        ) AS is_from_told
+    FROM parties
+    CROSS JOIN terms
+    CROSS JOIN LATERAL (
+        SELECT
+            loyalty.expiry_instant(
+                greatest(parties.from_activity_at, parties.into_activity_at),
+                terms.points_expiration_days,
+                terms.timezone
+            ) AS expires_at
+    ) AS later
 ),
 
 grown AS (
@@ -283,21 +328,19 @@ grown AS (
         is_debt_allowed = a.balance + parties.from_balance < a.held + parties.from_held,
         next_seq = a.next_seq + (SELECT count(*) FROM entries WHERE entries.account_id = :into_account_id),
         last_activity_at = greatest(a.last_activity_at, parties.from_activity_at),
-        -- Of the one who was active later. Where that one's balance was empty when its date came, it has none, and the
-        -- points of the other one get what it would be.
-        expires_at = coalesce(
-            CASE WHEN parties.is_from_later THEN parties.from_expires_at ELSE a.expires_at END,
-            loyalty.expiry_instant(
-                greatest(a.last_activity_at, parties.from_activity_at), terms.points_expiration_days, terms.timezone
-            )
-        ),
-        -- Who was told of the date; nobody of one that is computed anew.
+        expires_at = date_of_both.expires_at,
         warned_for = CASE
-            WHEN parties.is_from_later AND parties.from_expires_at IS NOT NULL THEN parties.from_warned_for
-            WHEN NOT parties.is_from_later AND a.expires_at IS NOT NULL THEN a.warned_for
+            WHEN
+                date_of_both.is_from_told
+                AND (a.balance <= 0 OR (a.warned_for = a.expires_at AND parties.is_into_reached))
+                AND (
+                    (parties.from_balance > 0 AND parties.from_warned_for = date_of_both.expires_at)
+                    OR a.warned_for = date_of_both.expires_at
+                )
+                THEN date_of_both.expires_at
         END
     FROM parties
-    CROSS JOIN terms
+    CROSS JOIN date_of_both
     WHERE a.merchant_id = :merchant_id AND a.account_id = :into_account_id
 )
 

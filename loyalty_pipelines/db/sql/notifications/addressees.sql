@@ -14,6 +14,11 @@ SELECT
     a.is_active AS is_account_active,
     a.expires_at,
     a.warned_for,
+    -- The key of the mail that names the account's date, also where the merchant's clock has changed meanwhile.
+    loyalty.warning_key(a.account_id, a.expires_at, terms.timezone) AS warned_key,
+    terms.lead_days IS NOT NULL AS is_expiring,
+    loyalty.local_midnight(now(), terms.lead_days - 1, terms.timezone) AS least_expires_at,
+    n.waits_since,
     now() AS as_of
 FROM unnest(
     CAST(:notification_ids AS bigint[]), CAST(:dedupe_keys AS text[]), CAST(:customer_ids AS text[])
@@ -25,6 +30,14 @@ INNER JOIN loyalty.notifications AS n
         AND n.dedupe_key = mine.dedupe_key
         AND n.status = 'pending'
         AND n.leased_until = :leased_until
+LEFT JOIN (
+    SELECT
+        CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END AS timezone,
+        CASE
+            WHEN t.is_program_active THEN loyalty.warning_lead(t.points_expiration_days, t.warning_days)
+        END AS lead_days
+    FROM loyalty.merchant_terms(:merchant_id) AS t
+) AS terms ON true
 LEFT JOIN loyalty_source.merchants AS m ON m.merchant_id = :merchant_id
 LEFT JOIN loyalty_source.customers AS c
     ON c.merchant_id = :merchant_id AND c.customer_id = mine.customer_id COLLATE "C"

@@ -1,11 +1,12 @@
--- Makes failed and parked mails due now, with all their tries: one, those of a merchant, or (both NULL) all. Repeating it
--- finds none. A parked warning whose date is over stays: its points have expired, and no mail is to be sent any more.
--- Index notifications_not_delivered.
+-- Makes failed and parked mails due now, with all their tries and no longer waiting than from now on: one, those of a
+-- merchant, or (both NULL) all. Repeating it finds none. A parked warning whose date is over stays: its points have
+-- expired, and no mail is to be sent any more. Index notifications_not_delivered.
 UPDATE loyalty.notifications AS n
 SET
     status = 'pending',
     attempts = 0,
     next_attempt_at = now(),
+    waits_since = now(),
     settled_at = NULL
 WHERE
     n.status IN ('failed', 'parked')

@@ -4,19 +4,19 @@ SELECT
     n.merchant_id,
     count(*) FILTER (WHERE n.status = 'pending') AS pending,
     count(*) FILTER (WHERE n.status = 'failed') AS failed,
-    extract(EPOCH FROM now() - min(n.created_at)) AS oldest_seconds
+    extract(EPOCH FROM now() - min(n.waits_since)) AS oldest_seconds
 FROM (
     SELECT
         p.merchant_id,
         p.status,
-        p.created_at
+        p.waits_since
     FROM loyalty.notifications AS p
     WHERE p.status = 'pending'
     UNION ALL
     SELECT
         f.merchant_id,
         f.status,
-        f.created_at
+        f.waits_since
     FROM loyalty.notifications AS f
     WHERE f.status = 'failed'
 ) AS n
