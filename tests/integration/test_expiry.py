@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from loyalty_pipelines.db import expiry, merges, repairs
+from loyalty_pipelines.db import capture, expiry, merges, repairs, sample_shop, sources
 from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.domain.expiry import (
     FutureRunError,
@@ -21,7 +21,7 @@ from loyalty_pipelines.domain.expiry import (
 )
 from loyalty_pipelines.domain.merges import Merge
 from loyalty_pipelines.domain.repairs import Adjustment
-from loyalty_pipelines.domain.source_mapping import NoMappingError
+from loyalty_pipelines.domain.source_mapping import NoMappingError, parse_mapping
 from tests.checkout import Checkout
 from tests.expiry import EXPIRED, WARNING, Nights, at, midnight, night
 from tests.shop import Shop
@@ -362,6 +362,71 @@ def test_points_past_their_date_cannot_be_spent_before_the_night(
     assert "Available: 0, Requested: 1" in checkout.refused("LP002", "redeem", "o", 1)
 
 
+# --- orders that nobody has looked at -------------------------------------------------------------------
+
+
+def test_an_order_that_waits_in_the_inbox_keeps_its_customers_points_until_it_was_looked_at(
+    shop: Shop, nights: Nights
+) -> None:
+    warn(nights, "ann", "bob")
+    shop.order("late", 10, customer="ann", paid_at=at("2025-01-31T10:00"))
+    done = nights.run(DUE_AT)
+    assert done.plan is not None
+    assert (done.plan.accounts_due, done.plan.accounts_waiting, done.accounts_expired) == (1, 1, 1)
+    assert (nights.expired(), done.is_stopped, done.accounts_locked) == ({"bob": [100]}, False, 0)
+    shop.award()
+    assert (nights.run(DUE_AT).accounts_expired, shop.balance()) == (0, 110)
+    assert shop.account().expires_at == midnight("2025-03-03")
+
+
+def test_an_order_that_saves_nobody_delays_expiry_by_a_night(shop: Shop, nights: Nights) -> None:
+    warn(nights, "ann")
+    shop.order("never paid", 10, customer="ann", status="failed")
+    shop.enqueue("never paid")
+    assert nights.run(DUE_AT).accounts_expired == 0
+    shop.award()
+    assert nights.run(DUE_AT + timedelta(days=1)).accounts_expired == 1
+
+
+def test_an_order_of_a_merged_customer_keeps_the_points_of_the_one_who_remains(shop: Shop, nights: Nights) -> None:
+    nights.account("old", active_at="2024-12-01T12:00:00+01:00")
+    warn(nights, "ann")
+    merge(shop, "old", "ann")
+    nights.live(WARNED_ON + timedelta(days=1), 1)
+    gone_at = shop.account().expires_at
+    shop.order("late", 10, customer="old", paid_at=at("2025-01-31T10:00"))
+    assert nights.run(gone_at).accounts_expired == 0
+    shop.award()
+    assert shop.balance() == 210
+
+
+def test_a_customer_with_an_id_longer_than_the_inbox_keeps_is_found_there(shop: Shop, nights: Nights) -> None:
+    name = "x" * 250
+    warn(nights, name)
+    shop.order("late", 10, customer=name, paid_at=at("2025-01-31T10:00"))
+    assert nights.run(DUE_AT).accounts_expired == 0
+
+
+def test_another_merchants_order_keeps_nobodys_points(shop: Shop, nights: Nights) -> None:
+    shop.merchant("m2")
+    warn(nights, "ann")
+    shop.order("late", 10, customer="ann", merchant="m2", paid_at=at("2025-01-31T10:00"))
+    assert nights.run(DUE_AT).accounts_expired == 1
+
+
+def test_a_night_looks_for_orders_first_where_no_trigger_brings_them(shop: Shop, nights: Nights) -> None:
+    warn(nights, "ann")
+    polling = sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")
+    with shop.engine.begin() as conn:
+        sources.apply(conn, parse_mapping(polling))
+        capture.poll(conn, overlap=timedelta(0))
+    shop.award()
+    shop.order("late", 10, customer="ann", paid_at=at("2025-01-31T10:00"))
+    assert shop.inbox() == 0
+    assert nights.run(DUE_AT, is_dry_run=True).accounts_expired == 1
+    assert (nights.run(DUE_AT).accounts_expired, shop.inbox()) == (0, 1)
+
+
 # --- held, empty, in debt -------------------------------------------------------------------------------
 
 
@@ -513,6 +578,63 @@ def test_a_merge_passes_on_a_warning_that_was_delivered(shop: Shop, nights: Nigh
     merge(shop, "ann", "bob")
     assert nights.run(DUE_AT).accounts_expired == 1
     assert nights.expired() == {"bob": [101]}
+
+
+@pytest.mark.parametrize("later", ["ann", "bob"])
+def test_a_merge_keeps_the_later_of_two_dates_that_were_promised(shop: Shop, nights: Nights, later: str) -> None:
+    """An old order that is awarded late is warned of late, and so promised for longer than a newer one."""
+    earlier = "bob" if later == "ann" else "ann"
+    nights.account(earlier, active_at="2025-01-05T12:00:00+01:00", points=1)
+    nights.live("2025-01-22", 3)
+    nights.account(later, active_at="2025-01-03T12:00:00+01:00", points=1_000)
+    nights.live("2025-01-25", 1)
+    merge(shop, "ann", "bob")
+    assert shop.account("bob").expires_at == shop.account("bob").warned_for == midnight("2025-02-08")
+    assert [nights.run(night(day)).points_expired for day in ("2025-02-05", "2025-02-07", "2025-02-08")] == [
+        0,
+        0,
+        1_001,
+    ]
+
+
+def test_after_a_merge_the_one_who_remains_is_told_what_the_other_one_could_not_be(shop: Shop, nights: Nights) -> None:
+    nights.account("bob", active_at="2024-12-01T12:00:00+01:00", points=10)
+    nights.live("2024-12-18", 16)
+    nights.account("ann", active_at=ACTIVE_AT, points=1_000)
+    nights.run(night(WARNED_ON))
+    nights.settle("parked", customer="ann")
+    merge(shop, "ann", "bob")
+    nights.live(WARNED_ON + timedelta(days=1), 1)
+    assert ("bob", midnight("2025-02-02"), "sent") in nights.warnings()
+    assert nights.run(DUE_AT).accounts_expired == 0
+    assert nights.run(night("2025-02-02")).points_expired == 1_000
+
+
+def test_after_a_merge_points_that_nobody_was_told_of_are_warned_of(shop: Shop, nights: Nights) -> None:
+    warn(nights, "bob")
+    nights.account("ann", active_at=ACTIVE_AT, points=1_000)
+    merge(shop, "ann", "bob")
+    assert nights.run(DUE_AT).accounts_expired == 0
+    assert [payload["points"] for customer, _, payload in nights.mails(WARNING) if customer == "bob"] == [100, 1_100]
+
+
+@pytest.mark.parametrize("status", ["pending", "failed"])
+def test_a_warning_of_a_customer_who_was_merged_is_void_after_the_next_night(
+    shop: Shop, nights: Nights, status: str
+) -> None:
+    for customer in ("ann", "bob"):
+        nights.account(customer, active_at=ACTIVE_AT)
+    nights.run(night(WARNED_ON))
+    nights.settle("sent", customer="bob")
+    if status == "failed":
+        nights.settle("failed", customer="ann")
+    merge(shop, "ann", "bob")
+    assert (shop.account("ann").expires_at, shop.account("ann").warned_for) == (None, None)
+    nights.live(WARNED_ON + timedelta(days=1), 1)
+    assert ("ann", GONE_AT, "void") in nights.warnings()
+    with shop.engine.connect() as conn:
+        (terms,) = expiry.survey(conn, ["m1"], as_of=night(WARNED_ON + timedelta(days=2)))
+    assert terms.is_idle
 
 
 # --- one programme --------------------------------------------------------------------------------------
@@ -730,7 +852,100 @@ def test_dates_are_computed_in_pages_and_a_run_that_ends_half_way_computes_the_r
     assert nights.run("2025-01-07T02:00:00Z").accounts_rescheduled == 0
 
 
+def test_what_waits_while_a_programme_is_off_is_void_and_told_anew_when_it_is_on(shop: Shop, nights: Nights) -> None:
+    nights.account(active_at=ACTIVE_AT)
+    nights.run(night(WARNED_ON))
+    shop.program(points_expiration_days=30, is_active=False)
+    done = nights.run(night(WARNED_ON + timedelta(days=1)))
+    assert (done.accounts_warned, nights.warnings(), shop.account().warned_for) == (0, [("ann", GONE_AT, "void")], None)
+    shop.program(points_expiration_days=30)
+    told = nights.live(WARNED_ON + timedelta(days=2), 15)
+    assert [(mail.template, mail.expires_at) for mail in told] == [
+        (WARNING, midnight("2025-02-03")), (EXPIRED, midnight("2025-02-03")),
+    ]  # fmt: skip
+    assert not nights.run(night("2025-02-04")).accounts_expired
+
+
+def test_a_programme_that_is_switched_off_while_others_have_their_turn_takes_nothing(
+    shop: Shop, nights: Nights
+) -> None:
+    shop.merchant("m2", points_expiration_days=30)
+    for merchant in ("m1", "m2"):
+        nights.account(active_at=ACTIVE_AT, merchant=merchant)
+    nights.live(WARNED_ON, 1)
+
+    def switch_off(merchant: str, _: Page) -> None:
+        shop.program("m2" if merchant == "m1" else "m1", points_expiration_days=30, is_active=False)
+
+    done = nights.run_all(DUE_AT, connections=1, on_page=switch_off)
+    assert sorted(one.accounts_expired for one in done) == [0, 1]
+
+
+def test_a_change_of_clocks_that_is_computed_twice_moves_no_date_twice(shop: Shop, nights: Nights) -> None:
+    """Two runs at once, or one that was killed before it wrote down that it was done."""
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'America/Los_Angeles' WHERE id = 'm1'")
+    nights.account(active_at="2024-11-01T12:00:00+01:00")
+    nights.run(night(WARNED_ON))
+    nights.deliver()
+    promised = shop.account().expires_at
+    assert promised == midnight(promised.date(), "America/Los_Angeles")
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'Europe/Luxembourg' WHERE id = 'm1'")
+    terms = shop.rows("SELECT * FROM loyalty.expiry_terms")[0]
+    for _ in range(3):
+        shop.run(
+            "UPDATE loyalty.expiry_terms SET timezone = :timezone, recorded_at = :recorded_at",
+            timezone=terms.timezone,
+            recorded_at=terms.recorded_at,
+        )
+        nights.run(night(WARNED_ON + timedelta(days=1)))
+        assert shop.account().expires_at == shop.account().warned_for == midnight(promised.date())
+    assert len(nights.warnings()) == 1
+
+
+@pytest.mark.parametrize("status", ["pending", "failed"])
+def test_a_mail_that_waits_follows_its_merchants_new_clock(shop: Shop, nights: Nights, status: str) -> None:
+    nights.account(active_at=ACTIVE_AT)
+    nights.run(night(WARNED_ON))
+    if status == "failed":
+        nights.settle("failed")
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'America/Los_Angeles' WHERE id = 'm1'")
+    nights.run(night(WARNED_ON))
+    moved = midnight(GONE_ON, "America/Los_Angeles")
+    assert (shop.account().expires_at, nights.warnings()) == (moved, [("ann", moved, status)])
+
+
 # --- refused by PostgreSQL ------------------------------------------------------------------------------
+
+
+def test_an_account_that_is_refused_a_new_date_keeps_no_other_from_it(shop: Shop, nights: Nights) -> None:
+    for number in range(20):
+        nights.account(f"c{number}", active_at=ACTIVE_AT, points=number + 1)
+    nights.run(night("2025-01-02"))
+    shop.run(
+        "CREATE FUNCTION no_c7() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.customer_id = 'c7' THEN "
+        "RAISE EXCEPTION 'not this one' USING ERRCODE = 'check_violation'; END IF; RETURN NEW; END $$"
+    )
+    shop.run("CREATE TRIGGER no_c7 BEFORE UPDATE ON loyalty.accounts FOR EACH ROW EXECUTE FUNCTION no_c7()")
+    shop.program(points_expiration_days=60)
+    done = nights.run(night("2025-01-03"))
+    assert (done.accounts_rescheduled, list(done.refused)) == (19, ["c7"])
+    assert "not this one" in done.refused["c7"]
+    shop.run("DROP TRIGGER no_c7 ON loyalty.accounts")
+    healed = nights.run(night("2025-01-04"))
+    assert (healed.accounts_rescheduled, healed.refused) == (1, {})
+    assert {row.expires_at for row in shop.rows("SELECT expires_at FROM loyalty.accounts")} == {midnight("2025-03-03")}
+
+
+def test_accounts_that_are_locked_and_not_warned_are_reported(shop: Shop, nights: Nights) -> None:
+    for customer in ("ann", "bob"):
+        nights.account(customer, active_at=ACTIVE_AT)
+    nights.run(night("2025-01-02"))
+    with shop.engine.begin() as conn:
+        conn.execute(text("SELECT FROM loyalty.accounts WHERE customer_id = 'ann' FOR UPDATE"))
+        done = nights.run(night(WARNED_ON))
+    assert done.accounts_warned == 1
+    assert done.warnings == ("1 accounts were locked and not warned: the next run warns them",)
+    assert nights.run(night(WARNED_ON)).warnings == ()
 
 
 def collide(shop: Shop, customer: str) -> None:

@@ -4,8 +4,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from loyalty_pipelines.db import expiry_undo_run
-from loyalty_pipelines.domain.expiry import ExpiryPlan, Limits, MerchantExpiry, Step
+from loyalty_pipelines.db import expiry, expiry_undo_run
+from loyalty_pipelines.db.expiry_checks import stopped_merchants
+from loyalty_pipelines.domain.expiry import ExpiryPlan, Limits, MerchantExpiry, Page, Step
 from loyalty_pipelines.domain.expiry_undo import Undo
 from tests.expiry import Nights, night
 from tests.shop import Shop
@@ -275,3 +276,43 @@ def test_points_that_wait_for_their_warning_do_not_stop_a_merchant(nights: Night
     nights.crowd(10, active_at="2024-12-20T12:00:00+01:00", prefix="waiting ")
     done = nights.run(DUE_AT, steps=frozenset({Step.PLAN, Step.EXPIRE}), limits=LIMITS)
     assert (planned(done).accounts_due, planned(done).accounts_waiting, done.accounts_expired) == (2, 10, 2)
+
+
+def test_a_stop_does_not_end_by_itself_however_long_nobody_looks(shop: Shop, nights: Nights) -> None:
+    due(nights, 10)
+    past(shop, *[0] * 20)
+    for days in range(40):
+        done = nights.run(DUE_AT + timedelta(days=days), limits=LIMITS)
+        assert (done.is_stopped, planned(done).nights_compared, planned(done).accounts_limit) == (True, 20, 2)
+    done = nights.run(DUE_AT + timedelta(days=40), limits=Limits(accepted_accounts=10))
+    assert (done.is_stopped, done.accounts_expired) == (False, 10)
+    with shop.engine.connect() as conn:
+        tomorrow = DUE_AT + timedelta(days=41)
+        after = expiry.plan(conn, "m1", as_of=tomorrow, is_warning_required=True, limits=LIMITS)
+    assert (after.nights_compared, after.accounts_usual) == (1, 0)
+
+
+def test_what_a_person_has_let_through_is_no_measure_for_later_nights(shop: Shop, nights: Nights) -> None:
+    nights.crowd(30, active_at="2024-12-31T12:00:00+01:00", prefix="first ")
+    nights.live(WARNED_ON - timedelta(days=1), 1)
+    due(nights, 10, others=60)
+    shop.run("DELETE FROM loyalty.expiry_runs")
+    past(shop, *[1] * 7, days_ago=2)
+    assert nights.run(DUE_AT - timedelta(days=1), limits=Limits(accepted_accounts=30)).accounts_expired == 30
+    plan = planned(nights.run(DUE_AT, limits=LIMITS))
+    assert (plan.nights_compared, plan.accounts_usual, plan.accounts_due, plan.is_stopped) == (8, 1, 10, True)
+
+
+def test_a_run_that_was_let_through_is_not_stopped_by_one_beside_it_that_is_not(shop: Shop, nights: Nights) -> None:
+    due(nights, 10)
+    beside: list[bool] = []
+
+    def run_beside(_: str, page: Page) -> None:
+        if page.points and not beside:
+            beside.append(True)
+            beside[0] = nights.run(DUE_AT, limits=LIMITS).is_stopped
+
+    done = nights.run(DUE_AT, limits=Limits(accepted_accounts=10), chunk_size=4, on_page=run_beside)
+    assert (beside, done.is_stopped, done.accounts_expired) == ([True], False, 10)
+    with shop.engine.connect() as conn:
+        assert stopped_merchants(conn) == []

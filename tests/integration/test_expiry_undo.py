@@ -296,6 +296,24 @@ def test_a_mail_of_the_undo_that_does_not_arrive_keeps_the_points(shop: Shop, ni
     assert shop.account().expires_at == lead_from_today(shop)
 
 
+def test_who_has_a_later_date_by_now_gets_no_mail_and_is_warned_in_time(shop: Shop, nights: Nights) -> None:
+    expire(nights, "ann")
+    nights.account("ann", active_at=ago(shop, 0), points=5)
+    before = nights.warnings()
+    undo(shop, is_mailed=True)
+    account = shop.account()
+    assert (nights.warnings(), account.balance, account.warned_for) == (before, 105, None)
+    assert account.expires_at == lead_from_today(shop, 31)
+
+
+def test_behind_a_programme_that_is_off_nobody_is_told_a_date(shop: Shop, nights: Nights) -> None:
+    expire(nights, "ann")
+    shop.program(points_expiration_days=30, is_active=False)
+    before = nights.warnings()
+    assert given(undo(shop, is_mailed=True)) == (1, 100, 0)
+    assert (nights.warnings(), shop.account().warned_for) == (before, None)
+
+
 @pytest.mark.parametrize("status", ["pending", "failed"])
 def test_an_expired_mail_that_nobody_has_got_is_void(shop: Shop, nights: Nights, status: str) -> None:
     expire(nights, "ann")

@@ -1,19 +1,30 @@
 """The group roles, with real connections: what each may do, and what nobody may."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import award_checks, capture, queue, sweep
+from loyalty_pipelines.db import award_checks, capture, expiry, notifications, queue, sweep
 from loyalty_pipelines.db.drain import drain
 from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.expiry_checks import expired_unwarned, late_merchants, past_runs, stopped_merchants
+from loyalty_pipelines.db.expiry_run import expire_merchants
+from loyalty_pipelines.db.expiry_undo_run import undo_run
 from loyalty_pipelines.db.holds_run import release_stale_holds
+from loyalty_pipelines.db.notifications_run import deliver
 from loyalty_pipelines.db.queue_run import drain_queue, is_something_due
 from loyalty_pipelines.db.sweep_run import late_orders
+from loyalty_pipelines.domain.expiry import ExpiryOptions, Limits, MerchantExpiry
+from loyalty_pipelines.domain.expiry_undo import Undo
+from loyalty_pipelines.domain.mail_settings import mail_settings
+from loyalty_pipelines.resources.mail_transports import transport_for
 from tests.checkout import Checkout
+from tests.outbox import Outbox
 from tests.queued import Queue
 from tests.shop import Shop
 
@@ -83,6 +94,41 @@ def test_the_pipeline_role_is_enough_for_the_queue_and_for_stale_holds(shop: Sho
     Checkout(shop.engine).reserve("5", 10)
     shop.run("UPDATE loyalty.holds SET expires_at = now() - interval '1 second' WHERE status = 'open'")
     assert release_stale_holds(engine).points == 10
+    assert shop.problems() == []
+
+
+def test_the_pipeline_role_is_enough_for_expiry_its_mails_its_checks_and_its_undo(
+    shop: Shop, login, tmp_path: Path
+) -> None:
+    engine = login("loyalty_pipeline")
+    shop.program(points_expiration_days=30)
+    Outbox(shop).customer()
+    days = [shop.value("SELECT now() - make_interval(days => :days)", days=days) for days in range(40)]
+    shop.order("1", "10.00", paid_at=days[39])
+    shop.award()
+
+    def run(as_of: datetime, **options: Any) -> MerchantExpiry:
+        (done,) = expire_merchants(engine, options=ExpiryOptions(as_of=as_of, **options), actor="test")
+        assert done.failure is None
+        return done
+
+    assert [run(days[16], is_dry_run=is_dry_run).accounts_warned for is_dry_run in (True, False)] == [1, 1]
+    # Its mail has not left yet, so that the next nights give it another date, page by page and account by account.
+    assert [run(days[15]).accounts_moved, run(days[14], chunk_size=1).accounts_moved] == [1, 1]
+    shop.run("UPDATE loyalty.notifications SET status = 'sent', settled_at = now()")
+    done = run(days[0], limits=Limits(accepted_accounts=1))
+    assert done.points_expired == 10
+    with engine.connect() as conn:
+        assert expired_unwarned(conn, days=7) == stopped_merchants(conn) == late_merchants(conn, hours=26) == []
+        assert past_runs(conn, limit=1)[0].accounts_expired == 1
+        assert expiry.forecast(conn, ["m1"], next_run_at=days[0], days=30) == []
+    undone = undo_run(engine, Undo(run_id=str(done.run_id), is_mailed=True, reason="test", actor="test"))
+    assert (undone.failures, undone.total("points")) == ({}, 10)
+    settings = mail_settings({"LOYALTY_MAIL_URL": f"folder://{tmp_path}", "LOYALTY_MAIL_FROM": "shop@example.com"})
+    assert deliver(engine, transport_for(settings), settings=settings).total("sent") == 1
+    with engine.connect() as conn:
+        assert {one.status for one in notifications.settled(conn, hours=24)} >= {"sent"}
+        assert notifications.undelivered(conn) == []
     assert shop.problems() == []
 
 
