@@ -63,6 +63,9 @@ class Outbox:
         """Put a warning into the outbox and into the account, as the night's warnings do; return its number."""
         self.customer(customer, merchant=merchant)
         account = self.account(customer, merchant=merchant)
+        terms = "SELECT points_expiration_days FROM loyalty.merchant_terms(:merchant)"
+        if self.shop.value(terms, merchant=merchant) is None:
+            self.shop.program(merchant, points_expiration_days=365)
         self.shop.run(
             "UPDATE loyalty.accounts SET expires_at = date_trunc('day', now() + CAST(:expires AS interval)), "
             "warned_for = date_trunc('day', now() + CAST(:expires AS interval)) "

@@ -1247,4 +1247,7 @@ def test_pages_are_read_from_the_key_on_without_sorting_the_accounts_of_one_inst
     shop.run("ANALYZE loyalty.accounts")
     shop.run("ANALYZE loyalty.notifications")
     taking = {"run_id": "r", "as_of": DUE_AT, "is_warning_required": True, "actor": "test"}
-    assert_reads_on_from_the_key(page_nodes(shop, expiry.EXPIRE_PAGE.text, {**position, **taking}))
+    # Few warnings are open when a night begins, and many soon after: a plan that reads all of them is slow by then.
+    page = page_nodes(shop, expiry.EXPIRE_PAGE.text, {**position, **taking})
+    assert_reads_on_from_the_key(page)
+    assert not [node for node in page if "hashed SubPlan" in node.get("Filter", "")]

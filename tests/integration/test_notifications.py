@@ -184,6 +184,52 @@ def test_a_warning_whose_date_is_over_waits_for_a_later_one_and_uses_no_try(
     assert found.next_attempt_at > datetime.now(UTC) + timedelta(minutes=55)
 
 
+def test_a_warning_that_has_waited_and_leaves_less_than_the_lead_waits_for_a_later_date(
+    shop: Shop, outbox: Outbox, mta: MailServer
+) -> None:
+    """Everything was down, and the sender is back before the night: the points would go soon after the mail."""
+    number = outbox.warn(expires="5 days")
+    shop.run("UPDATE loyalty.notifications SET waits_since = now() - interval '27 hours'")
+    assert outbox.sent(mta) == {"put_off": 1}
+    found = outbox.mail(number)
+    assert (found.status, found.attempts, mta.commands) == ("pending", 0, [])
+    assert found.last_error == "its date is too near, or over: expiry_warnings gives it a later one"
+    shop.run("UPDATE loyalty.notifications SET next_attempt_at = now(), waits_since = now() - interval '25 hours'")
+    assert outbox.sent(mta) == {"sent": 1}
+
+
+def test_a_warning_of_yesterdays_night_leaves_the_whole_lead(shop: Shop, outbox: Outbox, mta: MailServer) -> None:
+    outbox.warn()
+    yesterday = "loyalty.local_midnight(now(), 13, 'Europe/Luxembourg')"
+    shop.run(f"UPDATE loyalty.accounts SET expires_at = {yesterday}, warned_for = {yesterday}")
+    shop.run(
+        f"UPDATE loyalty.notifications SET payload = jsonb_build_object('points', 5, 'expires_at', {yesterday}), "
+        "waits_since = now() - interval '30 hours'"
+    )
+    assert outbox.sent(mta) == {"sent": 1}
+
+
+def test_a_warning_waits_while_its_merchants_programme_is_off(shop: Shop, outbox: Outbox, mta: MailServer) -> None:
+    number = outbox.warn()
+    shop.program(points_expiration_days=365, is_active=False)
+    assert outbox.sent(mta) == {"put_off": 1}
+    assert outbox.mail(number).last_error == "nothing expires at the merchant at the moment"
+    shop.program(points_expiration_days=365)
+    shop.run("UPDATE loyalty.notifications SET next_attempt_at = now()")
+    assert outbox.sent(mta) == {"sent": 1}
+
+
+def test_a_warning_whose_merchants_clock_has_changed_since_it_was_claimed_is_not_void(
+    shop: Shop, outbox: Outbox, mta: MailServer
+) -> None:
+    number = outbox.warn()
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'America/Los_Angeles'")
+    date = "CAST(CAST(split_part(n.dedupe_key, '/', 3) AS date) AS timestamp) AT TIME ZONE 'America/Los_Angeles'"
+    shop.run(f"UPDATE loyalty.accounts SET expires_at = {date}, warned_for = {date} FROM loyalty.notifications AS n")
+    assert outbox.sent(mta) == {"put_off": 1}
+    assert outbox.mail(number).last_error == "its date was written anew just now"
+
+
 @pytest.mark.parametrize("template", ["loyalty_welcome_bonus", "loyalty_enrollment", "loyalty_reward_ready"])
 def test_a_mail_of_an_account_that_was_merged_away_is_void(
     shop: Shop, outbox: Outbox, mta: MailServer, template: str
