@@ -87,6 +87,7 @@ class Mail:
     status: str = "pending"
     attempts: int = 0
     is_due: bool = True
+    waits_since: int
 
     @property
     def is_open(self) -> bool:
@@ -94,7 +95,7 @@ class Mail:
         return self.status in ("pending", "failed")
 
     def renew(self, points: int, on: int) -> None:
-        """Another date: another mail."""
+        """Another date: another mail. Its customer has waited for it since the first one."""
         self.points, self.on = points, on
         self.status, self.attempts, self.is_due = "pending", 0, True
 
@@ -233,13 +234,14 @@ class Model:
         account = self.accounts[customer] = Account()
         is_news = at >= (self.today - NEWS_DAYS, FIRST_OF_NOW)
         if is_news:
-            self.mails.append(Mail(customer=customer, template=ENROLLMENT))
+            self.mails.append(Mail(customer=customer, template=ENROLLMENT, waits_since=self.today))
         rules = self.rules_at(at)
         if rules.is_active and rules.bonus:
             account.balance += rules.bonus
             account.last, account.expires = at, self.rules.date_after(at)
             if is_news:
-                self.mails.append(Mail(customer=customer, template=WELCOME_BONUS, points=rules.bonus))
+                mail = Mail(customer=customer, template=WELCOME_BONUS, points=rules.bonus, waits_since=self.today)
+                self.mails.append(mail)
 
     # --- awards ---
 
@@ -474,12 +476,7 @@ class Model:
         self.survivors = {one: into if other == customer else other for one, other in self.survivors.items()}
         self.survivors[customer] = into
         old, new = self.accounts[customer], self.accounts.setdefault(into, Account())
-        if old.last is not None and (new.last is None or old.last > new.last):
-            # The warning goes along if it has arrived; whoever gets points whose warning is on its way is told anew.
-            is_told = not any(mail.is_open for mail in self.warnings_of(customer))
-            new.last, new.expires, new.warned = old.last, old.expires, old.warned if is_told else None
-        if new.expires is None:
-            new.expires, new.warned = self.rules.date_after(new.last), None
+        self.merge_dates(customer, into)
         for order_id, holder in list(self.shares):
             if holder == customer:
                 self.merge_shares((order_id, customer), (order_id, into))
@@ -493,6 +490,27 @@ class Model:
             order_id: (into if request[0] == customer else request[0], *request[1:])
             for order_id, request in self.updates.items()
         }
+
+    def merge_dates(self, customer: str, into: str) -> None:
+        """Both keep the later of what they were told; one of them alone who was not makes that there is a new mail."""
+        old, new = self.accounts[customer], self.accounts[into]
+        is_old_later = old.last is not None and (new.last is None or old.last > new.last)
+        last, expires = (old.last, old.expires) if is_old_later else (new.last, new.expires)
+        dates = [old.expires, new.expires]
+        if expires is None:
+            expires = self.rules.date_after(last)
+            dates = [] if expires is None else [*dates, expires]
+        date = max((one for one in dates if one is not None), default=None)
+        is_sent = any(mail.status == "sent" and mail.on == old.warned for mail in self.warnings_of(customer))
+        is_old_told = old.balance <= 0 or (old.is_warned and is_sent)
+        is_mail_kept = old.expires is None or new.expires is None or new.expires >= old.expires
+        is_new_told = new.balance <= 0 or (
+            new.is_warned and (is_mail_kept or not any(mail.is_open for mail in self.warnings_of(into)))
+        )
+        is_named = date is not None and date in ((old.warned if old.balance > 0 else None), new.warned)
+        new.last, new.expires = last, date
+        new.warned = date if is_old_told and is_new_told and is_named else None
+        old.expires = old.warned = None
 
     def merge_shares(self, source: Key, into: Key) -> None:
         old = self.shares[source]
@@ -533,13 +551,19 @@ class Model:
         is_there = any(mail.on == account.expires for mail in settled)
         return account.is_warned and is_there and not any(mail.is_open for mail in self.warnings_of(customer))
 
+    def has_waiting_orders(self, customer: str) -> bool:
+        """Whether an order that nobody has looked at may be an activity of the customer."""
+        return any(self.survivor(owner) == customer for owner, _, _ in self.inbox)
+
     def warn(self, customer: str, points: int, on: int) -> None:
         """One mail per customer and date: one that was not sent because it was not true is true again."""
         mails = [mail for mail in self.warnings_of(customer) if mail.on == on]
         if not mails:
-            self.mails.append(Mail(customer=customer, template=EXPIRING, points=points, on=on))
+            mail = Mail(customer=customer, template=EXPIRING, points=points, on=on, waits_since=self.today)
+            self.mails.append(mail)
         elif mails[0].status == "void":
             mails[0].renew(points, on)
+            mails[0].waits_since = self.today
 
     @property
     def is_scheduled(self) -> bool:
@@ -554,6 +578,7 @@ class Model:
                 self.reschedule(is_resumed=self.known is not None and not self.known[0].is_active)
             self.known = (rules, len(self.versions))
         if not rules.is_active or rules.lead is None:
+            self.void_warnings()
             return night
         soon = self.today + rules.lead
         if is_warning_required:
@@ -588,12 +613,19 @@ class Model:
             else:
                 account.expires = due
 
-    def renew_warnings(self, night: Night, soon: int) -> None:
+    def void_warnings(self) -> None:
+        """Nobody needs warnings of dates that have no meaning; whoever was not told before is told anew later."""
+        is_expiring = self.rules.is_active and self.rules.lead is not None
         for mail in self.mails:
-            # A warning of another date than that of its account is not true any more: nobody needs it.
             account = self.accounts[mail.customer]
-            if mail.template == EXPIRING and mail.is_open and account.is_active and mail.on != account.expires:
+            is_true = is_expiring and account.is_active and mail.on == account.expires
+            if mail.template == EXPIRING and mail.is_open and not is_true:
                 mail.settle("void")
+                if mail.on == account.expires:
+                    account.warned = None
+
+    def renew_warnings(self, night: Night, soon: int) -> None:
+        self.void_warnings()
         for customer, account, expires in self.live_accounts():
             for mail in self.warnings_of(customer):
                 is_late = mail.is_open and mail.on == account.warned == expires < soon and account.balance > 0
@@ -609,11 +641,11 @@ class Model:
         if account.balance <= account.held:
             if not account.held:
                 account.expires = account.warned = None
-        elif is_warning_required and not self.is_told(customer, account):
+        elif (is_warning_required and not self.is_told(customer, account)) or self.has_waiting_orders(customer):
             night.waiting += 1
         else:
             points = account.balance - account.held
-            mail = Mail(customer=customer, template=EXPIRED, points=points, on=account.expires)
+            mail = Mail(customer=customer, template=EXPIRED, points=points, on=account.expires, waits_since=self.today)
             shares = {order_id: share.in_force for (order_id, owner), share in self.shares.items() if owner == customer}
             one = Expiry(customer=customer, points=points, mail=mail, in_force=shares)
             self.mails.append(mail)
@@ -650,7 +682,7 @@ class Model:
         account.balance += one.points
         old = account.expires
         account.expires = None if lead is None else max(self.today + lead, old or 0)
-        if is_mailed and account.expires is not None:
+        if is_mailed and rules.is_active and lead is not None and account.expires == self.today + lead:
             self.warn(self.survivor(one.customer), account.balance, account.expires)
             account.warned = account.expires
         elif account.expires != old:
@@ -667,10 +699,12 @@ class Model:
     def deliver_one(self, mail: Mail, answer: str) -> None:
         account = self.accounts[mail.customer]
         is_warning = mail.template == EXPIRING and mail.on is not None
-        if not account.is_active or (is_warning and not mail.on == account.expires == account.warned):
+        if is_warning and not mail.on == account.expires == account.warned:
             mail.settle("void")
-        elif is_warning and (mail.on or 0) <= self.today:
+        elif is_warning and self.is_to_wait(mail, account):
             mail.is_due = False
+        elif not account.is_active:
+            mail.settle("void")
         elif mail.customer not in self.with_address:
             mail.settle("parked")
         else:
@@ -680,11 +714,20 @@ class Model:
             mail.attempts += 1
             mail.settle(answer)
 
+    def is_to_wait(self, mail: Mail, account: Account) -> bool:
+        """Whether a warning is for the next night to decide about: it leaves too little time, or nothing expires."""
+        assert mail.on is not None
+        rules = self.rules
+        if not rules.is_active or rules.lead is None or not account.is_active or mail.on <= self.today:
+            return True
+        return mail.on < self.today + rules.lead - 1 and self.today - mail.waits_since > 1
+
     def retry_mails(self) -> None:
         for mail in self.mails:
             is_over = mail.status == "parked" and mail.template == EXPIRING and (mail.on or 0) <= self.today
             if mail.status in ("failed", "parked") and not is_over:
                 mail.status, mail.attempts, mail.is_due = "pending", 0, True
+                mail.waits_since = self.today
 
     def park_mails(self) -> None:
         for mail in self.mails:

@@ -289,10 +289,10 @@ class NotificationStateError(LoyaltyError):
 
 def reason_not_to_send(mail: ClaimedMail, found: Addressee) -> Result | None:
     """Return what becomes of a mail that is not to be sent; None: it is."""
-    if not found.is_account_active:
-        return Result(status=Status.VOID, error="the account is not active, or merged into another one")
     if mail.template == EXPIRING and (result := _untrue_warning(mail, found)):
         return result
+    if not found.is_account_active:
+        return Result(status=Status.VOID, error="the account is not active, or merged into another one")
     if found.merchant_name is None:
         return Result(status=Status.FAILED, error="the shop does not list the merchant")
     if found.is_customer_active and (found.customer_email or "").strip():
@@ -322,6 +322,8 @@ def _untrue_warning(mail: ClaimedMail, found: Addressee) -> Result | None:
     is_late = found.least_expires_at is not None and expires_at < found.least_expires_at
     why = {
         "its date was written anew just now": is_moved,
+        # Not void here: the night has to forget with it that the customer was told.
+        "the account is not active": not found.is_account_active,
         "nothing expires at the merchant at the moment": not found.is_expiring,
         "its date is too near, or over: expiry_warnings gives it a later one": expires_at <= found.as_of
         or (is_late and found.waits_since < found.as_of - FRESH),

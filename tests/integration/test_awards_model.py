@@ -911,6 +911,8 @@ def test_held_points_stay_until_they_are_free_and_go_the_next_night(shop: Shop) 
     made = history(shop)
     order_id = made._order(Decimal(80), "ann", "pending", 0)
     made._check_out("reserve", order_id, ("ann", 50), (50, "ann"))
+    # Nobody's points go while an order of theirs waits to be looked at.
+    made.award(1000)
     expire(made)
     assert (made.model.account("ann").balance, made.model.account("ann").expires) == (50, 31)
     made.expire_holds()
@@ -1024,6 +1026,7 @@ def test_a_merge_takes_the_later_date_and_what_expired_before_stays_gone(shop: S
     assert made.model.account("bob").balance == 7
     made._undo(run_id, "ann", is_mailed=True)
     assert made.model.account("bob").balance == 87
+    assert (made.model.account("bob").expires, made.model.account("bob").is_warned) == (62, False)
     made.teardown()
 
 

@@ -24,7 +24,7 @@ from loyalty_pipelines.domain.notifications import (
 )
 from loyalty_pipelines.resources.mail_transports import transport_for
 from loyalty_pipelines.resources.mailer import Mailer
-from tests.mail_server import PASSWORD, USER, MailServer, certificate, closed_port, mail_server
+from tests.mail_server import DROP, PASSWORD, USER, MailServer, certificate, closed_port, mail_server
 
 NOW = datetime(2026, 11, 20, 7, 0, tzinfo=UTC)
 # aiosmtpd thinks of passwords on their way; on loopback there is none.
@@ -148,6 +148,7 @@ def test_a_server_without_a_login_says_so_and_one_that_wants_one_too() -> None:
         ("PLAIN", "454 4.7.0 Temporary authentication failure",
          "can't check user and password at the moment (454 4.7.0 Temporary authentication failure)"),
         ("PLAIN", "535 5.7.8 no", "refuses user or password (535 5.7.8 no): correct LOYALTY_MAIL_URL"),
+        ("PLAIN", DROP, "closes the connection before any mail"),
     ],
 )  # fmt: skip
 def test_what_keeps_a_server_from_a_login_is_said(logins: str, answer: str, said: str) -> None:
@@ -166,7 +167,10 @@ def talking_server(answers: dict[str, str]) -> Iterator[int]:
                 line.write("220 there\r\n")
                 line.flush()
                 for said in line:
-                    line.write(f"{answers.get(said.split()[0].upper(), '250 OK')}\r\n")
+                    answer = answers.get(said.split()[0].upper(), "250 OK")
+                    if answer == DROP:
+                        return
+                    line.write(f"{answer}\r\n")
                     line.flush()
 
         thread = threading.Thread(target=talk, daemon=True)
