@@ -683,7 +683,7 @@ class Model:
         old = account.expires
         account.expires = None if lead is None else max(self.today + lead, old or 0)
         if is_mailed and rules.is_active and lead is not None and account.expires == self.today + lead:
-            self.warn(self.survivor(one.customer), account.balance, account.expires)
+            self.warn(self.survivor(one.customer), account.balance, self.today + lead)
             account.warned = account.expires
         elif account.expires != old:
             account.warned = None

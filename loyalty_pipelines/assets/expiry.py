@@ -231,7 +231,7 @@ def _plan_metadata(done: "MerchantExpiry") -> "Mapping[str, dg.MetadataValue]":
     found: dict[str, dg.MetadataValue] = {
         "accounts due": dg.MetadataValue.int(plan.accounts_due if plan else 0),
         "points due": dg.MetadataValue.int(plan.points_due if plan else 0),
-        "accounts waiting for their warning": dg.MetadataValue.int(plan.accounts_waiting if plan else 0),
+        "accounts waiting": dg.MetadataValue.int(plan.accounts_waiting if plan else 0),
         "stopped": dg.MetadataValue.bool(done.is_stopped),
     }
     if plan:

@@ -102,9 +102,10 @@ def expiry() -> None:
 @expiry.command()
 @click.argument("merchant", type=TEXT, required=False)
 @click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="How far to look.")
+@click.option("--customers", "by_customer", is_flag=True, help="Name the customers of MERCHANT.")
 @json_option
-def forecast(merchant: str | None, days: int, as_json: bool) -> None:
-    """Show per day how many customers will be warned and what will go, if nobody is active until then.
+def forecast(merchant: str | None, days: int, by_customer: bool, as_json: bool) -> None:
+    """Show per day who will be warned and what will go, if nobody is active until then.
 
     Of MERCHANT, or the sums of all; each day on the merchant's own calendar.
     """
@@ -113,18 +114,24 @@ def forecast(merchant: str | None, days: int, as_json: bool) -> None:
     from loyalty_pipelines.db.merchants import merchant_ids
     from loyalty_pipelines.platform_time import next_expiry_run
 
+    if by_customer and merchant is None:
+        raise click.UsageError("--customers names the customers of one merchant: name MERCHANT, too.")
     with database(as_json=as_json) as engine:
         found = _look(engine, merchant)
         with reading(engine, is_one_snapshot=True) as conn:
             next_run_at = next_expiry_run(db.now(conn))
             wanted = merchant_ids(conn) if merchant is None else [merchant]
-            coming = db.forecast(conn, wanted, next_run_at=next_run_at, days=days)
+            coming = db.forecast(conn, wanted, next_run_at=next_run_at, days=days, is_by_customer=by_customer)
     by_day = _by_day(coming)
     if as_json:
-        print_json({"next_run_at": next_run_at, "days": list(by_day.values()), "merchants": coming})
+        name = "customers" if by_customer else "merchants"
+        print_json({"next_run_at": next_run_at, "days": list(by_day.values()), name: coming})
         return
     columns = ("day", "warned", "points warned", "expire", "points")
-    if by_day:
+    if by_customer and coming:
+        rows = [(one.day_on, printable(one.customer_id or ""), *_points_of(one)) for one in coming]
+        print_table(("day", "customer", "warned of", "points that go"), rows, numbers=("warned of", "points that go"))
+    elif by_day:
         print_table(columns, [tuple(sums.values()) for sums in by_day.values()], numbers=columns[1:])
     else:
         say(f"Nobody will be warned and nothing will go in the next {counted(days, 'day')}.")
@@ -330,6 +337,11 @@ def _by_day(coming: Iterable[ForecastDay]) -> dict[date, dict[str, Any]]:
         for name in FORECAST_COUNTERS:
             sums[name] += getattr(one, name)
     return found
+
+
+def _points_of(one: ForecastDay) -> tuple[int | None, int | None]:
+    """Return the points of which a customer is warned on a day, and those that go; None: not on this day."""
+    return (one.points_warned if one.accounts_warned else None, one.points_expired if one.accounts_expired else None)
 
 
 def _listed(names: Sequence[str]) -> str:

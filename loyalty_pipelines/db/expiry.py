@@ -398,12 +398,26 @@ def _run(row: Row) -> MerchantExpiry:
     )
 
 
-def forecast(conn: Connection, merchants: Sequence[str], *, next_run_at: datetime, days: int) -> list[ForecastDay]:
-    """Return what the coming days will bring per merchant and local date, if nobody is active; reads only."""
-    rows = conn.execute(FORECAST, {"merchant_ids": list(merchants), "next_run_at": next_run_at, "days": days})
+def forecast(
+    conn: Connection, merchants: Sequence[str], *, next_run_at: datetime, days: int, is_by_customer: bool = False
+) -> list[ForecastDay]:
+    """Return what the coming days will bring per merchant and local date, if nobody is active; reads only.
+
+    With `is_by_customer` each customer has days of its own.
+    """
+    rows = conn.execute(
+        FORECAST,
+        {
+            "merchant_ids": list(merchants),
+            "next_run_at": next_run_at,
+            "days": days,
+            "is_by_customer": is_by_customer,
+        },
+    )
     return [
         ForecastDay(
             merchant_id=row.merchant_id,
+            customer_id=row.customer_id,
             day_on=row.day_on,
             **{
                 name: int(getattr(row, name))

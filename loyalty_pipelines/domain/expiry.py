@@ -206,9 +206,10 @@ class MerchantExpiry:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastDay:
-    """What one day will bring to a merchant, on its own calendar, if nobody is active until then."""
+    """What one day will bring to a merchant, or to one of its customers, on its own calendar, if nobody is active."""
 
     merchant_id: str
+    customer_id: str | None = None
     day_on: date
     accounts_warned: int
     points_warned: int

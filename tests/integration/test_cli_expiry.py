@@ -201,6 +201,26 @@ def test_the_forecast_says_per_day_who_is_warned_and_what_goes(cli: Cli, shop: S
     assert {one["merchant_id"] for one in document["merchants"]} == {"m1", "m2"}
 
 
+def test_the_forecast_of_a_merchant_names_its_customers(cli: Cli, shop: Shop, nights: Nights) -> None:
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'UTC'")
+    now = datetime.now(UTC)
+    for customer, points, days in (("ann", 100, 10), ("bea", 7, 11)):
+        nights.account(customer, active_at=now - timedelta(days=days), points=points)
+    nights.run()
+    goes_on = (now + timedelta(days=21)).date()
+    found = cli.ok("expiry", "forecast", "m1", "--customers").out
+    lines = [line.split() for line in found.splitlines() if "ann" in line]
+    assert lines == [[str(goes_on - timedelta(days=14)), "ann", "100", "-"], [str(goes_on), "ann", "-", "100"]]
+    document = cli.ok("expiry", "forecast", "m1", "--customers", "--json").document
+    assert [(one["customer_id"], one["points_warned"], one["points_expired"]) for one in document["customers"]] == [
+        ("bea", 7, 0),
+        ("ann", 100, 0),
+        ("bea", 0, 7),
+        ("ann", 0, 100),
+    ]
+    assert "name MERCHANT, too" in cli.refused(2, "expiry", "forecast", "--customers")
+
+
 def test_a_forecast_by_dates_that_are_computed_anew_says_so(cli: Cli, nights: Nights) -> None:
     nights.account("ann", active_at=datetime.now(UTC))
     assert "The next run computes all expiry dates of m1 anew" in cli.ok("expiry", "forecast").out

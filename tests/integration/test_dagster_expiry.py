@@ -152,7 +152,7 @@ def test_the_plan_shows_what_it_was_compared_with(nights: Nights, instance: dg.D
     assert newest(instance, EXPIRY_PLAN) == {
         "accounts due": 1,
         "points due": 100,
-        "accounts waiting for their warning": 0,
+        "accounts waiting": 0,
         "stopped": False,
         "nights compared": 1,
         "usual": 0,

@@ -1,6 +1,6 @@
--- Per merchant and local date: how many will be warned and what will go, if nobody is active until then and the nightly run
--- goes on as it does. Who is past the time for a warning is warned by the next run, and the date moves. Reads only;
--- accounts_expiring.
+-- Per merchant and local date, or per customer, too (:is_by_customer): how many will be warned and what will go, if nobody
+-- is active until then and the nightly run goes on as it does. Who is past the time for a warning is warned by the next run,
+-- and the date moves. Reads only; accounts_expiring.
 WITH terms AS MATERIALIZED (
     SELECT
         m.merchant_id,
@@ -17,6 +17,7 @@ WITH terms AS MATERIALIZED (
 accounts AS (
     SELECT
         terms.merchant_id,
+        CASE WHEN CAST(:is_by_customer AS boolean) THEN a.customer_id END AS customer_id,
         a.balance - a.held AS points,
         a.balance AS points_warned,
         NOT a.is_to_be_warned AS is_warned,
@@ -42,16 +43,18 @@ accounts AS (
 days AS (
     SELECT
         accounts.merchant_id,
+        accounts.customer_id,
         accounts.goes_on AS day_on,
         0 AS accounts_warned,
         0 AS points_warned,
         count(*) AS accounts_expired,
         sum(accounts.points) AS points_expired
     FROM accounts
-    GROUP BY accounts.merchant_id, accounts.goes_on
+    GROUP BY accounts.merchant_id, accounts.customer_id, accounts.goes_on
     UNION ALL
     SELECT
         accounts.merchant_id,
+        accounts.customer_id,
         accounts.goes_on - accounts.lead_days,
         count(*),
         sum(accounts.points_warned),
@@ -59,11 +62,12 @@ days AS (
         0
     FROM accounts
     WHERE NOT accounts.is_warned
-    GROUP BY accounts.merchant_id, accounts.goes_on - accounts.lead_days
+    GROUP BY accounts.merchant_id, accounts.customer_id, accounts.goes_on - accounts.lead_days
 )
 
 SELECT
     days.merchant_id,
+    days.customer_id,
     days.day_on,
     sum(days.accounts_warned) AS accounts_warned,
     sum(days.points_warned) AS points_warned,
@@ -72,5 +76,5 @@ SELECT
 FROM days
 INNER JOIN terms ON terms.merchant_id = days.merchant_id
 WHERE days.day_on <= CAST(CAST(:next_run_at AS timestamptz) AT TIME ZONE terms.timezone AS date) + CAST(:days AS integer)
-GROUP BY days.merchant_id, days.day_on
-ORDER BY days.day_on, days.merchant_id;
+GROUP BY days.merchant_id, days.customer_id, days.day_on
+ORDER BY days.day_on, days.merchant_id, days.customer_id;
