@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -580,8 +581,24 @@ def test_a_mail_that_is_taken_between_them_shows_that_it_is_not_the_server(
     shop: Shop, outbox: Outbox, mta: MailServer
 ) -> None:
     merchants_with_mails(shop, outbox, 14)
-    mta.rules["data"] = lambda address: None if address.startswith("a08") else "554 5.7.1 spam"
+    turns = count(1)
+    mta.rules["data"] = lambda _: None if next(turns) == 8 else "554 5.7.1 spam"
     assert outbox.sent(mta) == {"sent": 1, "failed": 13}
+
+
+def test_merchants_of_whom_nothing_is_taken_do_not_keep_the_same_ones_waiting_for_ever(
+    shop: Shop, outbox: Outbox, mta: MailServer
+) -> None:
+    """Each run has another order: 40 of them would all end before the good one's turn once in 10 ** 11 times."""
+    merchants_with_mails(shop, outbox, 20)
+    good = outbox.add("good", merchant="m1")
+    mta.rules["data"] = lambda address: None if address.startswith("good") else "451 later"
+    for _ in range(40):
+        outbox.send(mta, max_retries=100)
+        if outbox.mail(good).status == "sent":
+            return
+        outbox.wait()
+    pytest.fail("the good mail was never sent")
 
 
 def test_few_merchants_of_whom_nothing_is_taken_are_the_servers_matter_too(
