@@ -185,6 +185,8 @@ class Model:
         self.part += 1
 
     def pass_days(self, days: int) -> None:
+        if not days:
+            return
         self.today += days
         self.part = FIRST_OF_NOW
         for mail in self.mails:
@@ -602,7 +604,8 @@ class Model:
         rules = self.rules
         for account in self.accounts.values():
             due = rules.date_after(account.last)
-            if due is not None and account.balance <= 0 and not account.held and due <= self.today:
+            is_empty = account.balance <= 0 and not account.held
+            if due is not None and is_empty and (due <= self.today or not account.is_active):
                 due = None
             promised = account.expires if account.is_warned and not is_resumed else None
             account.warned = None

@@ -41,6 +41,8 @@ NEXT_ACCOUNT = load("expiry/next_account")
 RUNS = load("expiry/runs")
 FORECAST = load("expiry/forecast")
 
+LAST_ACCOUNT_ID = 2**63 - 1
+
 
 class PageDoesNotAddUpError(LoyaltyError):
     """Points in entries and balances differ after a page; the caller rolls back."""
@@ -179,7 +181,9 @@ def warn_page(
 ) -> Page:
     """Warn a page of accounts after a position: outbox, the date it names, and the run's counters."""
     values = _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
-    row = conn.execute(WARN_PAGE, {**values, **_after(after), "page_size": page_size}).one()
+    row = conn.execute(
+        WARN_PAGE, {**values, **_after(after, not_before=values["not_before"]), "page_size": page_size}
+    ).one()
     if row.accounts:
         _count(
             conn,
@@ -325,10 +329,9 @@ def next_due(
         {
             "merchant_id": merchant_id,
             "is_warning": is_warning,
-            "not_before": "-infinity" if is_warning_required or not is_warning else as_of,
             "until": until,
             "is_warning_required": is_warning_required,
-            **_after(after),
+            **_after(after, not_before="-infinity" if is_warning_required or not is_warning else as_of),
         },
     ).one_or_none()
     if row is None:
@@ -428,7 +431,10 @@ def forecast(
     ]
 
 
-def _after(position: Position) -> dict[str, object]:
+def _after(position: Position, *, not_before: object = "-infinity") -> dict[str, object]:
+    if position == Position():
+        # Behind all accounts of that instant.
+        return {"after_expires_at": not_before, "after_account_id": LAST_ACCOUNT_ID}
     return {"after_expires_at": position.expires_at, "after_account_id": position.account_id}
 
 

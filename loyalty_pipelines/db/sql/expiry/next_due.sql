@@ -7,7 +7,6 @@ SELECT
 FROM loyalty.expiring_accounts AS a
 WHERE
     a.merchant_id = :merchant_id
-    AND a.expires_at > CAST(:not_before AS timestamptz)
     AND a.expires_at <= CAST(:until AS timestamptz)
     AND (a.expires_at, a.account_id) > (CAST(:after_expires_at AS timestamptz), CAST(:after_account_id AS bigint))
     AND CASE

@@ -9,6 +9,7 @@ WITH page AS MATERIALIZED (
         a.account_id,
         a.balance,
         a.held,
+        a.is_active,
         a.expires_at,
         a.warned_for,
         loyalty.expiry_instant(a.last_activity_at, CAST(:expiration_days AS integer), CAST(:timezone AS text)) AS due_at
@@ -33,7 +34,8 @@ decided AS (
         END AS promised_at,
         CASE
             WHEN page.due_at IS NULL THEN NULL
-            WHEN page.balance <= 0 AND page.held = 0 AND page.due_at <= CAST(:as_of AS timestamptz) THEN NULL
+            WHEN page.balance <= 0 AND page.held = 0 AND (page.due_at <= CAST(:as_of AS timestamptz) OR NOT page.is_active)
+                THEN NULL
             ELSE page.due_at
         END AS due_at,
         page.balance > 0 AS has_points

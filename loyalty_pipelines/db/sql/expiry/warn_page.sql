@@ -1,6 +1,7 @@
 -- Warns a page of accounts whose expires_at is near, in the order of the index accounts_expiring: the mail and the date it
--- names are one. Where less than the lead is left, because nobody ran this in time, expires_at moves so that the lead is
--- whole again (:least_expires_at). Repeating it finds them warned; the outbox's key refuses a second mail of one date.
+-- names are one. The position is the only lower bound: with a second one PostgreSQL would begin each page there. Where less
+-- than the lead is left, because nobody ran this in time, expires_at moves so that the lead is whole again
+-- (:least_expires_at). Repeating it finds them warned; the outbox's key refuses a second mail of one date.
 -- SKIP LOCKED: an account that a checkout has locked is tried again.
 WITH page AS MATERIALIZED (
     SELECT
@@ -12,7 +13,6 @@ WITH page AS MATERIALIZED (
     FROM loyalty.expiring_accounts AS a
     WHERE
         a.merchant_id = :merchant_id
-        AND a.expires_at > CAST(:not_before AS timestamptz)
         AND a.expires_at <= CAST(:warn_until AS timestamptz)
         AND (a.expires_at, a.account_id) > (CAST(:after_expires_at AS timestamptz), CAST(:after_account_id AS bigint))
         AND a.is_to_be_warned
