@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from shlex import quote
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -251,11 +252,12 @@ class _Run:
         self._refused[merchant_id] += 1
         self._refused_since[merchant_id] += 1
         if self._refused[merchant_id] >= REFUSED_IN_A_ROW:
+            name = quote(merchant_id)
             self.set_aside[merchant_id] = (
                 f"The mail server {self._settings.place} took none of {REFUSED_IN_A_ROW} mails of this merchant in a "
                 f"row, the last because: {reason}. Its others wait for the next run. 'loyalty notifications list "
-                f"--merchant {merchant_id}' has the reasons: correct the cause, then 'loyalty notifications retry "
-                f"--merchant {merchant_id}'."
+                f"--merchant {name}' has the reasons: correct the cause, then 'loyalty notifications retry "
+                f"--merchant {name}'."
             )
 
     def _server_takes_nothing(self) -> MailServerError:
