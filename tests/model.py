@@ -730,7 +730,6 @@ class Model:
             is_over = mail.status == "parked" and mail.template == EXPIRING and (mail.on or 0) <= self.today
             if mail.status in ("failed", "parked") and not is_over:
                 mail.status, mail.attempts, mail.is_due = "pending", 0, True
-                mail.waits_since = self.today
 
     def park_mails(self) -> None:
         for mail in self.mails:

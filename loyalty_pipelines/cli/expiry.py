@@ -263,7 +263,10 @@ def _print_merchants(done: Sequence[MerchantExpiry], *, is_dry_run: bool) -> Non
         text = "Nobody was to be warned, and nothing expired."
     say(f"{text} {DRY_RUN}" if is_dry_run else text)
     if waiting := sum(one.plan.accounts_waiting for one in done if one.plan):
-        say(f"{counted(waiting, 'due account')} kept: the warning has not been delivered yet.")
+        say(
+            f"{counted(waiting, 'due account')} kept: the warning has not been delivered yet, or an order has not been "
+            "looked at."
+        )
     if locked := total["accounts_locked"]:
         say(f"{counted(locked, 'due account')} locked all the time; the next run takes them.")
     for run_id in sorted({one.run_id for one in done if one.run_id and one.accounts_expired}):

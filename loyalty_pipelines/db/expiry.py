@@ -129,15 +129,19 @@ def next_account(conn: Connection, merchant_id: str, *, after_account_id: int) -
     return row.account_id, row.customer_id
 
 
-def record_terms(conn: Connection, terms: MerchantTerms) -> None:
-    """Remember that all accounts of the merchant are computed by these terms."""
+def record_terms(conn: Connection, terms: MerchantTerms, *, is_complete: bool) -> None:
+    """Remember that the accounts of the merchant are computed by these terms, all of them or but for a few.
+
+    Those few have the former time zone still, so that it stays the known one.
+    """
     conn.execute(
         RECORD_TERMS,
         {
             "merchant_id": terms.merchant_id,
             "expiration_days": terms.points_expiration_days,
-            "timezone": terms.timezone,
+            "timezone": terms.timezone if is_complete else terms.known_timezone or terms.timezone,
             "is_program_active": terms.is_program_active,
+            "is_complete": is_complete,
         },
     )
 
@@ -347,6 +351,7 @@ def finish_run(
     as_of: datetime,
     accounts_locked: int,
     is_stopped: bool,
+    is_warning_required: bool = True,
     is_expiring: bool = True,
 ) -> MerchantExpiry:
     """End a merchant's run, with a forecast of what is due a day later; return what it did.
@@ -362,6 +367,7 @@ def finish_run(
             "as_of": as_of,
             "accounts_locked": accounts_locked,
             "is_stopped": is_stopped,
+            "is_warning_required": is_warning_required,
         },
     )
     return run(conn, merchant_id, run_id)

@@ -178,6 +178,7 @@ class _MerchantRun:
                     as_of=self._as_of,
                     accounts_locked=locked,
                     is_stopped=self._is_stopped,
+                    is_warning_required=self._options.is_warning_required,
                     is_expiring=self._terms.is_expiring,
                 ),
             )
@@ -262,9 +263,8 @@ class _MerchantRun:
                 self._refused[customer_id] = short_text(error)
                 continue
             size = min(RESCHEDULE_PAGE_SIZE, size * 2)
-        # Where an account was refused, the next night computes them anew again.
-        if not self._refused:
-            _in_transaction(self._engine, lambda conn: expiry.record_terms(conn, self._terms))
+        is_complete = not self._refused
+        _in_transaction(self._engine, lambda conn: expiry.record_terms(conn, self._terms, is_complete=is_complete))
 
     def _reschedule_page(self, after: int, page_size: int) -> Callable[[Connection], int | None]:
         def work(conn: Connection) -> int | None:

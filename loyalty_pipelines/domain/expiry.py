@@ -158,7 +158,7 @@ class ExpiryPlan:
     def reason(self, merchant_id: str) -> str:
         """Return why it is stopped, with its numbers and the command that lets it through."""
         compared = (
-            f"at most {self.accounts_usual:,} expired in one of the last {self.nights_compared} nights"
+            f"at most {self.accounts_usual:,} expired in one of the {self.nights_compared} nights before"
             if self.nights_compared >= NIGHTS_OF_HISTORY
             else f"there are fewer than {NIGHTS_OF_HISTORY} nights to compare with ({self.nights_compared}), and "
             f"{self.accounts_with_points:,} accounts with points"

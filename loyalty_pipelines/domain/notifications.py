@@ -32,6 +32,14 @@ ADDRESS = re.compile(r"\S*@\S+")
 ENHANCED_CODE = re.compile(r"(?<![\w.])[45]\.([0-7])\.(\d{1,3})(?![\w]|\.\d)")
 # Replies that say of a recipient that there is none, where there is no enhanced code.
 NO_SUCH_RECIPIENT = (550, 551, 553, 556)
+# And in these words.
+NOBODY = re.compile(
+    r"unknown|no such|no mailbox|unroute?able|null mx|\bdo(?:es)? ?(?:not|n't) exist|not local"
+    r"|invalid (?:recipient|mailbox|user|address)"
+    r"|\b(?:user|mailbox|recipient|address)\b[^.;]{0,30}"
+    r"\b(?:unavailable|disabled|inactive|not found|not exist|gone|invalid)\b",
+    re.IGNORECASE,
+)
 # What says, without a code, that the server refuses us (a rule, a limit, a login) and not the recipient. "Recipient
 # address rejected: User unknown" is about the recipient.
 ABOUT_US = re.compile(
@@ -440,11 +448,12 @@ def status_after(stage: Stage, code: int, text: str) -> Status | None:
     if code in (502, 503, 530, 535, 538) or (subject == 1 and detail in (7, 8)):
         return None
     if stage is Stage.CONTENT:
-        return Status.PARKED if subject == 1 else Status.FAILED
+        return Status.PARKED if subject == 1 and detail != 0 else Status.FAILED
     if subject is None or (subject in (1, 2) and detail == 0):
         # No code, or one that says "something else about the address": the words have to.
-        is_about_us = ABOUT_US.search(ADDRESS.sub(" ", text)) is not None
-        return Status.PARKED if code in NO_SUCH_RECIPIENT and not is_about_us else Status.FAILED
+        words = ADDRESS.sub(" ", text)
+        is_nobody = code in NO_SUCH_RECIPIENT and NOBODY.search(words) and not ABOUT_US.search(words)
+        return Status.PARKED if is_nobody else Status.FAILED
     # 5.4.1 is how Exchange Online says that it does not know the recipient.
     return Status.PARKED if subject in (1, 2) or (subject, detail) == (4, 1) else Status.FAILED
 

@@ -289,24 +289,27 @@ def test_points_that_expire_between_claim_and_lock_are_not_taken_again(shop: Sho
     shop.program(clawback="allow_negative")
     shop.order("1", "10")
     shop.award()
-    shop.set_status("1", "cancelled")
-    with draining(url_of(shop.engine)) as drained:
-        with holding(shop, LOCK_ACCOUNT, customer="ann") as conn:
+    with ExitStack() as held:
+        conn = held.enter_context(holding(shop, LOCK_ACCOUNT, customer="ann"))
+        conn.execute(text("UPDATE loyalty.accounts SET expires_at = now()"))
+        as_of = expiry.now(conn)
+        night = expiry.begin_run(conn, "m1", run_id="night", as_of=as_of, actor="test")
+        page = expiry.expire_page(
+            conn,
+            "m1",
+            run_id=night.run_id,
+            as_of=as_of,
+            is_warning_required=False,
+            actor="test",
+            after=Position(),
+            page_size=10,
+        )
+        assert page.points == 10
+        shop.set_status("1", "cancelled")
+        with draining(url_of(shop.engine)) as drained:
             wait_until(waiting_for_a_lock(shop, "drainer"))
-            conn.execute(text("UPDATE loyalty.accounts SET expires_at = now()"))
-            as_of = expiry.now(conn)
-            night = expiry.begin_run(conn, "m1", run_id="night", as_of=as_of, actor="test")
-            expiry.expire_page(
-                conn,
-                "m1",
-                run_id=night.run_id,
-                as_of=as_of,
-                is_warning_required=False,
-                actor="test",
-                after=Position(),
-                page_size=10,
-            )
-        assert drained.result(60).failures == {}
+            held.close()
+            assert drained.result(60).failures == {}
     assert (shop.balance(), shop.tracked("1")) == (0, {"ann": (0, 10, 10)})
     assert_every_order_is_right(shop)
 

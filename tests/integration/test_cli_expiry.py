@@ -112,7 +112,7 @@ def test_points_whose_warning_was_not_delivered_are_counted_and_kept(cli: Cli, s
     nights.run(WARNED_AT)
     shop.run("UPDATE loyalty.notifications SET leased_until = now() + interval '1 minute'")
     found = cli.ok("expire", "m1", "--as-of", DUE_AT)
-    assert "1 due account kept: the warning has not been delivered yet." in found.out
+    assert "1 due account kept: the warning has not been delivered yet, or" in found.out
     assert shop.balance() == 100
     assert "1 account with 100 points expired." in cli.ok("expire", "m1", "--as-of", DUE_AT, "--without-warning").out
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from loyalty_pipelines.db import capture, expiry, merges, repairs, sample_shop, sources
+from loyalty_pipelines.db.expiry_checks import expired_unwarned
 from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.domain.expiry import (
     FutureRunError,
@@ -924,19 +925,76 @@ def test_an_account_that_is_refused_a_new_date_keeps_no_other_from_it(shop: Shop
     for number in range(20):
         nights.account(f"c{number}", active_at=ACTIVE_AT, points=number + 1)
     nights.run(night("2025-01-02"))
-    shop.run(
-        "CREATE FUNCTION no_c7() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.customer_id = 'c7' THEN "
-        "RAISE EXCEPTION 'not this one' USING ERRCODE = 'check_violation'; END IF; RETURN NEW; END $$"
-    )
-    shop.run("CREATE TRIGGER no_c7 BEFORE UPDATE ON loyalty.accounts FOR EACH ROW EXECUTE FUNCTION no_c7()")
+    refuse(shop, "c7")
     shop.program(points_expiration_days=60)
     done = nights.run(night("2025-01-03"))
     assert (done.accounts_rescheduled, list(done.refused)) == (19, ["c7"])
     assert "not this one" in done.refused["c7"]
-    shop.run("DROP TRIGGER no_c7 ON loyalty.accounts")
+    shop.run("DROP TRIGGER refuse ON loyalty.accounts")
     healed = nights.run(night("2025-01-04"))
     assert (healed.accounts_rescheduled, healed.refused) == (1, {})
     assert {row.expires_at for row in shop.rows("SELECT expires_at FROM loyalty.accounts")} == {midnight("2025-03-03")}
+
+
+def refuse(shop: Shop, customer: str) -> None:
+    """Let PostgreSQL refuse every change of a customer's account."""
+    shop.run(
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.customer_id = '{customer}' THEN "
+        "RAISE EXCEPTION 'not this one' USING ERRCODE = 'check_violation'; END IF; RETURN NEW; END $$"
+    )
+    shop.run("CREATE TRIGGER refuse BEFORE UPDATE ON loyalty.accounts FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+def test_a_refused_account_does_not_let_a_programme_that_is_on_again_warn_the_others_every_night(
+    shop: Shop, nights: Nights
+) -> None:
+    for customer in ("ann", "bob"):
+        nights.account(customer, active_at=ACTIVE_AT)
+    nights.run(night("2025-01-02"))
+    shop.program(points_expiration_days=30, is_active=False)
+    nights.run(night(WARNED_ON))
+    shop.program(points_expiration_days=30)
+    refuse(shop, "bob")
+    told = nights.live(WARNED_ON + timedelta(days=5), 16)
+    assert [(mail.customer, mail.template) for mail in told] == [("ann", WARNING), ("ann", EXPIRED)]
+    assert nights.expired() == {"ann": [100]}
+
+
+def test_clocks_that_are_changed_and_changed_back_while_an_account_is_refused_take_nothing_early(
+    shop: Shop, nights: Nights
+) -> None:
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'America/Los_Angeles'")
+    for customer in ("ann", "bob"):
+        nights.account(customer, active_at="2024-11-01T12:00:00+01:00")
+    nights.run(night(WARNED_ON))
+    nights.deliver()
+    promised = shop.account().expires_at
+    refuse(shop, "bob")
+    for zone in ("Europe/Luxembourg", "America/Los_Angeles"):
+        shop.run("UPDATE sample_shop.merchants SET timezone = :zone", zone=zone)
+        done = nights.run(night(WARNED_ON + timedelta(days=1)))
+        # It has the date of the former clocks still, which is right when they are back.
+        assert list(done.refused) == (["bob"] if zone == "Europe/Luxembourg" else [])
+    shop.run("DROP TRIGGER refuse ON loyalty.accounts")
+    nights.run(night(WARNED_ON + timedelta(days=2)))
+    assert [shop.account(customer).expires_at for customer in ("ann", "bob")] == [promised, promised]
+    assert len(nights.warnings()) == 2
+
+
+def test_a_warning_that_is_void_since_clocks_changed_has_told_nobody(shop: Shop, nights: Nights) -> None:
+    nights.account(active_at=ACTIVE_AT)
+    nights.run(night(WARNED_ON))
+    nights.settle("failed")
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'America/Los_Angeles'")
+    refuse(shop, "ann")
+    nights.run_all(night(WARNED_ON + timedelta(days=1)))
+    shop.run("DROP TRIGGER refuse ON loyalty.accounts")
+    nights.live(WARNED_ON + timedelta(days=2), 20)
+    sent = [expires_at for _, expires_at, status in nights.warnings() if status == "sent"]
+    assert nights.expired() == {"ann": [100]}
+    with shop.engine.connect() as conn:
+        assert expired_unwarned(conn, days=1) == []
+    assert len(sent) == 1
 
 
 def test_accounts_that_are_locked_and_not_warned_are_reported(shop: Shop, nights: Nights) -> None:

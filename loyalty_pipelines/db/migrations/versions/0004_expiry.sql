@@ -60,6 +60,8 @@ CREATE TABLE loyalty.expiry_terms (
     points_expiration_days integer,
     timezone text NOT NULL,
     is_program_active boolean NOT NULL,
+    -- Not where an account was refused: the next run computes all anew.
+    is_complete boolean NOT NULL DEFAULT true,
     recorded_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE loyalty.expiry_terms IS

@@ -28,5 +28,7 @@ CROSS JOIN (
         AND a.merchant_id = :merchant_id
         AND a.expires_at <= CAST(:as_of AS timestamptz)
         AND a.has_free_points
+        AND (a.is_told OR NOT CAST(:is_warning_required AS boolean))
+        AND NOT a.has_waiting_orders
 ) AS left_over
 WHERE r.merchant_id = :merchant_id AND r.run_id = :run_id;

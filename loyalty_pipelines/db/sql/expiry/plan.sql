@@ -22,6 +22,8 @@ FROM (
             one.merchant_id = :merchant_id
             AND one.expires_at <= CAST(:as_of AS timestamptz)
             AND one.has_free_points
+        -- Or each of the three would ask anew whether it is due.
+        OFFSET 0
     ) AS a
 ) AS due
 CROSS JOIN (

@@ -29,8 +29,11 @@ decided AS (
         CASE
             WHEN CAST(:is_resumed AS boolean) OR coalesce(page.warned_for <> page.expires_at, true) THEN NULL
             WHEN page.expires_at = loyalty.local_midnight(page.expires_at, 0, CAST(:timezone AS text)) THEN page.expires_at
-            ELSE CAST(CAST(page.expires_at AT TIME ZONE CAST(:known_timezone AS text) AS date) AS timestamp)
-                AT TIME ZONE CAST(:timezone AS text)
+            WHEN page.expires_at = loyalty.local_midnight(page.expires_at, 0, CAST(:known_timezone AS text))
+                THEN CAST(CAST(page.expires_at AT TIME ZONE CAST(:known_timezone AS text) AS date) AS timestamp)
+                    AT TIME ZONE CAST(:timezone AS text)
+            -- Of a third time zone, from a run that came half-way: not a day early.
+            ELSE loyalty.local_midnight(page.expires_at, 1, CAST(:timezone AS text))
         END AS promised_at,
         CASE
             WHEN page.due_at IS NULL THEN NULL

@@ -8,6 +8,6 @@ SET
     accounts_usual = :accounts_usual,
     nights_compared = :nights_compared,
     accounts_limit = :accounts_limit,
-    is_accepted = :is_accepted,
+    is_accepted = r.is_accepted OR CAST(:is_accepted AS boolean),
     is_stopped = :is_stopped
 WHERE r.merchant_id = :merchant_id AND r.run_id = :run_id;

@@ -15,6 +15,7 @@ SELECT
         coalesce(known.points_expiration_days, 0) = coalesce(t.points_expiration_days, 0)
         AND known.timezone = zone.timezone
         AND known.is_program_active = t.is_program_active
+        AND known.is_complete
         -- A version that came and was taken back since has left dates that are not of these terms.
         AND NOT coalesce(
             (

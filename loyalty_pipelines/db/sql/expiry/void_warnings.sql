@@ -7,7 +7,9 @@ WITH outdated AS MATERIALIZED (
     SELECT
         o.notification_id,
         a.account_id,
-        o.dedupe_key = loyalty.warning_key(a.account_id, a.expires_at, CAST(:timezone AS text)) AS is_of_its_date
+        -- By the instant, too: that of an account which PostgreSQL refused to change is still of the former time zone.
+        coalesce(o.dedupe_key = loyalty.warning_key(a.account_id, a.expires_at, CAST(:timezone AS text)), false)
+        OR coalesce(CAST(o.payload ->> 'expires_at' AS timestamptz) = a.expires_at, false) AS is_of_its_date
     FROM loyalty.notifications AS o
     INNER JOIN loyalty.accounts AS a ON a.merchant_id = o.merchant_id AND a.customer_id = o.customer_id
     WHERE

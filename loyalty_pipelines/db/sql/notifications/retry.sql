@@ -6,7 +6,8 @@ SET
     status = 'pending',
     attempts = 0,
     next_attempt_at = now(),
-    waits_since = now(),
+    -- A warning leaves as little time as before: one that has waited for long is given a later date first.
+    waits_since = CASE WHEN n.template = 'loyalty_points_expiring' THEN n.waits_since ELSE now() END,
     settled_at = NULL
 WHERE
     n.status IN ('failed', 'parked')
