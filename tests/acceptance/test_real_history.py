@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from loyalty_pipelines.db.expiry_checks import expired_unwarned
 from loyalty_pipelines.domain.expiry import MerchantExpiry
 from tests.cli import Cli
+from tests.conftest import TEMPLATE
 from tests.expiry import Nights
 from tests.shop import LONG_AGO, Shop
 
@@ -28,6 +29,12 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there"
 @pytest.fixture
 def expected() -> dict:
     return json.loads((DATA / "expected_results.json").read_text(encoding="utf-8"))["online_retail_2010_2011"]
+
+
+@pytest.fixture
+def template() -> str:
+    """The import makes the shop."""
+    return TEMPLATE
 
 
 @pytest.fixture
