@@ -50,16 +50,16 @@ def _make_template(server: EmbeddedServer, shared: Path) -> None:
 
 
 @pytest.fixture
-def template(request: pytest.FixtureRequest) -> str:
+def database_template(request: pytest.FixtureRequest) -> str:
     """What the test's database is a copy of."""
     return SHOP_TEMPLATE if "shop" in request.fixturenames else TEMPLATE
 
 
 @pytest.fixture
-def database_url(server: EmbeddedServer, template: str) -> Iterator[str]:
+def database_url(server: EmbeddedServer, database_template: str) -> Iterator[str]:
     """The URL of a fresh database with the schema installed, dropped after the test."""
     name = f"test_{uuid.uuid4().hex[:16]}"
-    administer(server.url("postgres"), f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    administer(server.url("postgres"), f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY FILE_COPY")
     yield server.url(name)
     administer(server.url("postgres"), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

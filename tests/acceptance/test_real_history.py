@@ -32,7 +32,7 @@ def expected() -> dict:
 
 
 @pytest.fixture
-def template() -> str:
+def database_template() -> str:
     """The import makes the shop."""
     return TEMPLATE
 
