@@ -7,6 +7,16 @@ SELECT
     'EUR'
 FROM generate_series(0, 19) AS n;
 
+INSERT INTO loyalty.programs (merchant_id, version, valid_from, points_per_unit, points_expiration_days, created_by)
+SELECT
+    m.id,
+    1,
+    '2000-01-01',
+    1,
+    365,
+    'benchmark'
+FROM sample_shop.merchants AS m;
+
 INSERT INTO sample_shop.customers (merchant_id, id, email, name, locale)
 SELECT
     'm' || n % 20,
