@@ -26,7 +26,7 @@ BEGIN_RUN = load("expiry/begin_run")
 ADD_IDLE_RUNS = load("expiry/add_idle_runs")
 RESCHEDULE_PAGE = load("expiry/reschedule_page")
 RECORD_TERMS = load("expiry/record_terms")
-COUNT_WARNINGS = load("expiry/count_warnings")
+COUNT_LATE_WARNINGS = load("expiry/count_late_warnings")
 COUNT_UNTOLD = load("expiry/count_untold")
 WARN_PAGE = load("expiry/warn_page")
 VOID_WARNINGS = load("expiry/void_warnings")
@@ -40,8 +40,6 @@ FINISH_RUN = load("expiry/finish_run")
 NEXT_ACCOUNT = load("expiry/next_account")
 RUNS = load("expiry/runs")
 FORECAST = load("expiry/forecast")
-
-LAST_ACCOUNT_ID = 2**63 - 1
 
 
 class PageDoesNotAddUpError(LoyaltyError):
@@ -97,12 +95,9 @@ def add_idle_runs(
 
 
 def reschedule_page(
-    conn: Connection, terms: MerchantTerms, *, run_id: str, as_of: datetime, after_account_id: int, page_size: int
-) -> tuple[int, int | None]:
-    """Compute expires_at of a page of accounts by the terms of now.
-
-    Returns how many changed, and the last account of the page; None: there was none left.
-    """
+    conn: Connection, terms: MerchantTerms, *, run_id: str, as_of: datetime, after: Position, page_size: int
+) -> Page:
+    """Compute expires_at of a page of accounts, in the order of their numbers, by the terms of now."""
     lock_merchant(conn, terms.merchant_id)
     row = conn.execute(
         RESCHEDULE_PAGE,
@@ -114,19 +109,21 @@ def reschedule_page(
             "is_resumed": terms.was_program_active is False,
             "as_of": as_of,
             "warn_until": terms.warn_until,
-            "after_account_id": after_account_id,
+            "after_account_id": after.account_id,
             "page_size": page_size,
         },
     ).one()
     if row.accounts:
         _count(conn, terms.merchant_id, run_id, accounts_rescheduled=row.accounts)
-    return row.accounts, row.last_account_id
+    last = None if row.last_account_id is None else Position(account_id=row.last_account_id)
+    return Page(accounts=row.accounts, points=0, accounts_moved=0, last=last)
 
 
-def next_account(conn: Connection, merchant_id: str, *, after_account_id: int) -> tuple[int, str]:
-    """Return the merchant's next account and its customer; there must be one."""
-    row = conn.execute(NEXT_ACCOUNT, {"merchant_id": merchant_id, "after_account_id": after_account_id}).one()
-    return row.account_id, row.customer_id
+def next_account(conn: Connection, merchant_id: str, *, after: Position) -> tuple[Position, str] | None:
+    """Return the place and the customer of the account after a position, in the order of their numbers, if any."""
+    values = {"merchant_id": merchant_id, "after_account_id": after.account_id}
+    row = conn.execute(NEXT_ACCOUNT, values).one_or_none()
+    return None if row is None else (Position(account_id=row.account_id), row.customer_id)
 
 
 def record_terms(conn: Connection, terms: MerchantTerms, *, is_complete: bool) -> None:
@@ -161,16 +158,16 @@ def count_warnings(
     conn: Connection, terms: MerchantTerms, *, as_of: datetime, is_warning_required: bool
 ) -> tuple[int, int, int]:
     """Return how many accounts would be warned, their points, and how many dates would move."""
-    row = conn.execute(
-        COUNT_WARNINGS, _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
-    ).one()
-    return row.accounts, int(row.points), row.accounts_moved
+    values = _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
+    row = conn.execute(COUNT_UNTOLD, values).one()
+    late = conn.execute(COUNT_LATE_WARNINGS, values).scalar_one()
+    return row.accounts, int(row.points), row.accounts_moved + late
 
 
 def count_untold(conn: Connection, terms: MerchantTerms, *, as_of: datetime, is_warning_required: bool) -> int:
     """Return how many accounts are still to be warned."""
     values = _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
-    return conn.execute(COUNT_UNTOLD, values).scalar_one()
+    return conn.execute(COUNT_UNTOLD, values).one().accounts
 
 
 def warn_page(
@@ -185,9 +182,7 @@ def warn_page(
 ) -> Page:
     """Warn a page of accounts after a position: outbox, the date it names, and the run's counters."""
     values = _warning_values(terms, as_of=as_of, is_warning_required=is_warning_required)
-    row = conn.execute(
-        WARN_PAGE, {**values, **_after(after, not_before=values["not_before"]), "page_size": page_size}
-    ).one()
+    row = conn.execute(WARN_PAGE, {**values, **_after(after), "page_size": page_size}).one()
     if row.accounts:
         _count(
             conn,
@@ -322,7 +317,6 @@ def next_due(
     merchant_id: str,
     *,
     is_warning: bool,
-    as_of: datetime,
     until: datetime,
     is_warning_required: bool,
     after: Position,
@@ -335,7 +329,7 @@ def next_due(
             "is_warning": is_warning,
             "until": until,
             "is_warning_required": is_warning_required,
-            **_after(after, not_before="-infinity" if is_warning_required or not is_warning else as_of),
+            **_after(after),
         },
     ).one_or_none()
     if row is None:
@@ -351,12 +345,11 @@ def finish_run(
     as_of: datetime,
     accounts_locked: int,
     is_stopped: bool,
-    is_warning_required: bool = True,
     is_expiring: bool = True,
 ) -> MerchantExpiry:
     """End a merchant's run, with a forecast of what is due a day later; return what it did.
 
-    Without `is_expiring`, where the programme is off, nothing is forecast. It is stopped only where something is left.
+    Without `is_expiring`, where the programme is off, nothing is forecast.
     """
     conn.execute(
         FINISH_RUN,
@@ -367,7 +360,6 @@ def finish_run(
             "as_of": as_of,
             "accounts_locked": accounts_locked,
             "is_stopped": is_stopped,
-            "is_warning_required": is_warning_required,
         },
     )
     return run(conn, merchant_id, run_id)
@@ -437,10 +429,7 @@ def forecast(
     ]
 
 
-def _after(position: Position, *, not_before: object = "-infinity") -> dict[str, object]:
-    if position == Position():
-        # Behind all accounts of that instant.
-        return {"after_expires_at": not_before, "after_account_id": LAST_ACCOUNT_ID}
+def _after(position: Position) -> dict[str, object]:
     return {"after_expires_at": position.expires_at, "after_account_id": position.account_id}
 
 

@@ -36,6 +36,10 @@ RESCHEDULE_PAGE_SIZE = 5_000
 REFUSED_LIMIT = 100
 
 
+# An account that PostgreSQL may refuse: its place and its customer.
+Suspect = tuple[Position, str] | None
+
+
 class _PageWork(Protocol):
     def __call__(self, conn: Connection, *, after: Position, page_size: int) -> Page: ...
 
@@ -177,8 +181,8 @@ class _MerchantRun:
                     run_id=self._run_id,
                     as_of=self._as_of,
                     accounts_locked=locked,
-                    is_stopped=self._is_stopped,
-                    is_warning_required=self._options.is_warning_required,
+                    # Another run beside it, of the same night, may have let everything through.
+                    is_stopped=self._is_stopped and self._plan_now(conn).accounts_due > 0,
                     is_expiring=self._terms.is_expiring,
                 ),
             )
@@ -213,16 +217,13 @@ class _MerchantRun:
         merchant_id = self._terms.merchant_id
         if not self._terms.is_expiring:
             return MerchantExpiry(merchant_id=merchant_id, warnings=self._warnings)
-        required = self._options.is_warning_required
         with reading(self._engine, is_one_snapshot=True) as conn:
             warned, points, moved = (0, 0, 0)
             if Step.WARN in self._options.steps:
                 warned, points, moved = expiry.count_warnings(
-                    conn, self._terms, as_of=self._as_of, is_warning_required=required
+                    conn, self._terms, as_of=self._as_of, is_warning_required=self._options.is_warning_required
                 )
-            planned = expiry.plan(
-                conn, merchant_id, as_of=self._as_of, is_warning_required=required, limits=self._options.limits
-            )
+            planned = self._plan_now(conn)
         is_taken = Step.EXPIRE in self._options.steps and not planned.is_stopped
         return MerchantExpiry(
             merchant_id=merchant_id,
@@ -244,43 +245,30 @@ class _MerchantRun:
         )
 
     def _reschedule(self) -> None:
+        def work(conn: Connection, *, after: Position, page_size: int) -> Page:
+            return expiry.reschedule_page(
+                conn, self._terms, run_id=self._run_id, as_of=self._as_of, after=after, page_size=page_size
+            )
+
+        def find(conn: Connection, after: Position) -> Suspect:
+            return expiry.next_account(conn, self._terms.merchant_id, after=after)
+
         # Behind a programme that is off nothing expires; once it is on again, everything is computed anew.
-        last: int | None = 0 if self._terms.is_program_active else None
-        size = RESCHEDULE_PAGE_SIZE
-        while last is not None:
-            try:
-                last = _in_transaction(self._engine, self._reschedule_page(last, size))
-            except DBAPIError as error:
-                if not is_caused_by_a_row(error):
-                    raise
-                if size > 1:
-                    size = max(1, size // 8)
-                    continue
-                if len(self._refused) >= REFUSED_LIMIT:
-                    raise
-                with reading(self._engine) as conn:
-                    last, customer_id = expiry.next_account(conn, self._terms.merchant_id, after_account_id=last)
-                self._refused[customer_id] = short_text(error)
-                continue
-            size = min(RESCHEDULE_PAGE_SIZE, size * 2)
+        if self._terms.is_program_active:
+            self._pass(work, find, page_size=RESCHEDULE_PAGE_SIZE, first=Position())
         is_complete = not self._refused
         _in_transaction(self._engine, lambda conn: expiry.record_terms(conn, self._terms, is_complete=is_complete))
 
-    def _reschedule_page(self, after: int, page_size: int) -> Callable[[Connection], int | None]:
-        def work(conn: Connection) -> int | None:
-            _, last = expiry.reschedule_page(
-                conn,
-                self._terms,
-                run_id=self._run_id,
-                as_of=self._as_of,
-                after_account_id=after,
-                page_size=page_size,
-            )
-            return last
-
-        return work
-
     def _warn(self) -> None:
+        if self._options.is_warning_required and self._terms.has_open_warnings:
+            self._renew()
+        self._warn_once()
+        if self._count_untold():
+            # What was locked the first time may be free by then.
+            self._warn_once()
+            self._untold = self._count_untold()
+
+    def _warn_once(self) -> None:
         def work(conn: Connection, *, after: Position, page_size: int) -> Page:
             return expiry.warn_page(
                 conn,
@@ -293,13 +281,13 @@ class _MerchantRun:
             )
 
         assert self._terms.warn_until is not None
-        if self._options.is_warning_required and self._terms.has_open_warnings:
-            self._renew()
-        self._pass(work, is_warning=True, until=self._terms.warn_until)
-        if self._count_untold():
-            # What was locked the first time may be free by then.
-            self._pass(work, is_warning=True, until=self._terms.warn_until)
-            self._untold = self._count_untold()
+        self._pass_due(
+            work,
+            is_warning=True,
+            until=self._terms.warn_until,
+            # Whoever need not be warned expires on time: only those who are not due yet are told.
+            first=Position() if self._options.is_warning_required else Position.behind(self._as_of),
+        )
 
     def _count_untold(self) -> int:
         """How many accounts others had locked; who was refused is named apart."""
@@ -327,17 +315,20 @@ class _MerchantRun:
             last = _in_transaction(self._engine, work)
 
     def _plan(self, conn: Connection) -> expiry.ExpiryPlan:
-        planned = expiry.plan(
+        planned = self._plan_now(conn, begun=self._begun)
+        is_accepted = self._options.limits.accepted_accounts is not None
+        expiry.save_plan(conn, self._terms.merchant_id, self._run_id, planned, is_accepted=is_accepted)
+        return planned
+
+    def _plan_now(self, conn: Connection, *, begun: expiry.Begun | None = None) -> expiry.ExpiryPlan:
+        return expiry.plan(
             conn,
             self._terms.merchant_id,
             as_of=self._as_of,
             is_warning_required=self._options.is_warning_required,
             limits=self._options.limits,
-            begun=self._begun,
+            begun=begun,
         )
-        is_accepted = self._options.limits.accepted_accounts is not None
-        expiry.save_plan(conn, self._terms.merchant_id, self._run_id, planned, is_accepted=is_accepted)
-        return planned
 
     def _expire(self, wanted: int) -> int:
         """Take what is due, `wanted` accounts; return how many of them were locked in both passes."""
@@ -356,35 +347,53 @@ class _MerchantRun:
 
         refused_before = len(self._refused)
         # What was locked the first time may be free by then.
-        if self._pass(work, is_warning=False, until=self._as_of) + len(self._refused) - refused_before >= wanted:
+        taken = self._pass_due(work, is_warning=False, until=self._as_of, first=Position())
+        if taken + len(self._refused) - refused_before >= wanted:
             return 0
-        self._pass(work, is_warning=False, until=self._as_of)
+        self._pass_due(work, is_warning=False, until=self._as_of, first=Position())
         with reading(self._engine) as conn:
-            left = expiry.plan(
-                conn,
-                self._terms.merchant_id,
-                as_of=self._as_of,
-                is_warning_required=self._options.is_warning_required,
-                limits=self._options.limits,
-            )
+            left = self._plan_now(conn)
         return max(0, left.accounts_due - (len(self._refused) - refused_before))
 
-    def _pass(self, work: _PageWork, *, is_warning: bool, until: datetime) -> int:
-        """Page through what is due, and return how many accounts were written.
+    def _pass_due(self, work: _PageWork, *, is_warning: bool, until: datetime, first: Position) -> int:
+        """Page through what is to be warned or to expire; return how many accounts were written."""
+
+        def find(conn: Connection, after: Position) -> Suspect:
+            return expiry.next_due(
+                conn,
+                self._terms.merchant_id,
+                is_warning=is_warning,
+                until=until,
+                is_warning_required=self._options.is_warning_required,
+                after=after,
+            )
+
+        return self._pass(work, find, page_size=self._options.chunk_size, first=first, on_page=self._on_page)
+
+    def _pass(
+        self,
+        work: _PageWork,
+        find: Callable[[Connection, Position], Suspect],
+        *,
+        page_size: int,
+        first: Position,
+        on_page: Callable[[str, Page], None] | None = None,
+    ) -> int:
+        """Page through accounts in their order, and return how many were written; `find` names the next after a place.
 
         An account that PostgreSQL refuses to change is found by smaller and smaller pages, noted and stepped over.
         """
-        position: Position | None = Position()
-        suspect: tuple[Position, str] | None = None
-        size, accounts = self._options.chunk_size, 0
+        position: Position | None = first
+        suspect: Suspect = None
+        size, accounts = page_size, 0
 
         def once(conn: Connection) -> Page:
             nonlocal suspect
             assert position is not None
             if size > 1:
                 return work(conn, after=position, page_size=size)
-            # Locked first, so that it is known whose account is refused, whatever others lock and free meanwhile.
-            suspect = self._next_due(conn, is_warning=is_warning, until=until, after=position)
+            # Looked up first, so that it is known whose account is refused, whatever others lock and free meanwhile.
+            suspect = find(conn, position)
             if suspect is None:
                 return Page(accounts=0, points=0, accounts_moved=0, last=None)
             just_before = replace(suspect[0], account_id=suspect[0].account_id - 1)
@@ -404,22 +413,9 @@ class _MerchantRun:
                 position, customer_id = suspect
                 self._refused[customer_id] = short_text(error)
                 continue
-            if self._on_page:
-                self._on_page(self._terms.merchant_id, page)
+            if on_page:
+                on_page(self._terms.merchant_id, page)
             position = page.last
             accounts += page.accounts
-            size = min(self._options.chunk_size, size * 2)
+            size = min(page_size, size * 2)
         return accounts
-
-    def _next_due(
-        self, conn: Connection, *, is_warning: bool, until: datetime, after: Position
-    ) -> tuple[Position, str] | None:
-        return expiry.next_due(
-            conn,
-            self._terms.merchant_id,
-            is_warning=is_warning,
-            as_of=self._as_of,
-            until=until,
-            is_warning_required=self._options.is_warning_required,
-            after=after,
-        )

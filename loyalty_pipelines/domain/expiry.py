@@ -9,6 +9,7 @@ from enum import StrEnum
 from loyalty_pipelines.domain.errors import LoyaltyError
 
 DEFAULT_CHUNK_SIZE = 500
+LAST_ACCOUNT_ID = 2**63 - 1
 # A merchant with fewer finished nights than this within 30 days has no history to be compared with.
 NIGHTS_OF_HISTORY = 7
 
@@ -122,6 +123,11 @@ class Position:
 
     expires_at: datetime | str = "-infinity"
     account_id: int = 0
+
+    @classmethod
+    def behind(cls, expires_at: datetime) -> "Position":
+        """The place behind all accounts of an instant."""
+        return cls(expires_at=expires_at, account_id=LAST_ACCOUNT_ID)
 
 
 @dataclass(frozen=True, kw_only=True)

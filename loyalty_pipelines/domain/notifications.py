@@ -320,10 +320,9 @@ def _untrue_warning(mail: ClaimedMail, found: Addressee) -> Result | None:
         return None  # rendering says what is wrong with it
     if expires_at.tzinfo is None:
         return None
-    is_told_date = found.expires_at == found.warned_for
     # The same date is another instant where the merchant's clock has changed since the mail was claimed.
-    is_moved = expires_at != found.expires_at and mail.dedupe_key == found.warned_key
-    if not is_told_date or (expires_at != found.expires_at and not is_moved):
+    is_moved = expires_at != found.expires_at
+    if found.expires_at != found.warned_for or (is_moved and mail.dedupe_key != found.warned_key):
         return Result(status=Status.VOID, error="the points have another date by now, or are gone")
     # A warning that has waited must not arrive when there is hardly time left: the points stay, and the night's
     # warnings name a later date. One that was written today is as late as somebody wanted it.

@@ -839,10 +839,10 @@ def test_dates_are_computed_in_pages_and_a_run_that_ends_half_way_computes_the_r
     shop.program(points_expiration_days=60)
     real, pages = expiry.reschedule_page, []
 
-    def dying(*args: Any, **values: Any) -> tuple[int, int | None]:
+    def dying(*args: Any, **values: Any) -> Page:
         if len(pages) == 2:
             raise KeyboardInterrupt
-        pages.append(values["after_account_id"])
+        pages.append(values["after"])
         return real(*args, **values)
 
     moved = "SELECT count(*) FROM loyalty.accounts WHERE expires_at = :instant"

@@ -90,6 +90,15 @@ AS $function$
     SELECT 'expiring/' || account_id || '/' || to_char(expires_at AT TIME ZONE timezone, 'YYYY-MM-DD')
 $function$;
 
+CREATE FUNCTION loyalty.may_expire(
+    is_told boolean, has_waiting_orders boolean, is_warning_required boolean
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- Whether points go that are past their date and that no checkout holds; of columns of loyalty.expiring_accounts.
+    SELECT (is_told OR NOT is_warning_required) AND NOT has_waiting_orders
+$function$;
+
 CREATE VIEW loyalty.open_warnings AS
 SELECT
     n.merchant_id,

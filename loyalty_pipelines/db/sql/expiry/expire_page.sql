@@ -18,7 +18,7 @@ WITH page AS MATERIALIZED (
         AND (a.expires_at, a.account_id) > (CAST(:after_expires_at AS timestamptz), CAST(:after_account_id AS bigint))
         AND CASE
             WHEN a.has_free_points
-                THEN (a.is_told OR NOT CAST(:is_warning_required AS boolean)) AND NOT a.has_waiting_orders
+                THEN loyalty.may_expire(a.is_told, a.has_waiting_orders, CAST(:is_warning_required AS boolean))
             ELSE a.held = 0
         END
     ORDER BY a.expires_at, a.account_id

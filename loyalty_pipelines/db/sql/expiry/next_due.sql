@@ -12,7 +12,7 @@ WHERE
     AND CASE
         WHEN CAST(:is_warning AS boolean) THEN a.is_to_be_warned
         WHEN a.has_free_points
-            THEN (a.is_told OR NOT CAST(:is_warning_required AS boolean)) AND NOT a.has_waiting_orders
+            THEN loyalty.may_expire(a.is_told, a.has_waiting_orders, CAST(:is_warning_required AS boolean))
         ELSE a.held = 0
     END
 ORDER BY a.expires_at, a.account_id

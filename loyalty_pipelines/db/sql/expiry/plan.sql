@@ -16,7 +16,9 @@ FROM (
     FROM (
         SELECT
             one.balance - one.held AS free_points,
-            (one.is_told OR NOT CAST(:is_warning_required AS boolean)) AND NOT one.has_waiting_orders AS is_due
+            loyalty.may_expire(
+                one.is_told, one.has_waiting_orders, CAST(:is_warning_required AS boolean)
+            ) AS is_due
         FROM loyalty.expiring_accounts AS one
         WHERE
             one.merchant_id = :merchant_id

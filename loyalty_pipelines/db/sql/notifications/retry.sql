@@ -1,6 +1,6 @@
--- Makes failed and parked mails due now, with all their tries and no longer waiting than from now on: one, those of a
--- merchant, or (both NULL) all. Repeating it finds none. A parked warning whose date is over stays: its points have
--- expired, and no mail is to be sent any more. Index notifications_not_delivered.
+-- Makes failed and parked mails due now, with all their tries; they wait from now on. One, those of a merchant, or (both
+-- NULL) all. Repeating it finds none. A parked warning whose date is over stays: its points have expired, and no mail is to
+-- be sent any more. Index notifications_not_delivered.
 UPDATE loyalty.notifications AS n
 SET
     status = 'pending',
