@@ -36,6 +36,232 @@ COMMENT ON COLUMN loyalty.findings.points_difference IS
 'Points that somebody has too many (positive) or too few (negative) by it.';
 COMMENT ON COLUMN loyalty.findings.evidence IS 'The rows that prove it: ids and numbers, no personal data.';
 
+-- How far the proof has come ------------------------------------------------------------------------------
+
+CREATE TABLE loyalty.integrity_marks (
+    merchant_id text COLLATE "C" PRIMARY KEY,
+    verified_until xid8 NOT NULL,
+    verified_at timestamptz NOT NULL DEFAULT now(),
+    fully_verified_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE loyalty.integrity_marks IS
+'Up to where a merchant''s ledger is proved. No row: never, so that the next proof is a full one.';
+COMMENT ON COLUMN loyalty.integrity_marks.verified_until IS
+'Entries of older transactions were all visible to the last proof: none that commits late is older.';
+
+-- What was written since a mark: some pages at the end of the table. xid8 has no operator class for BRIN.
+CREATE INDEX ledger_entries_by_transaction
+ON loyalty.ledger_entries USING brin (CAST(CAST(recorded_xid AS text) AS bigint)) WITH (autosummarize = on);
+
+CREATE TABLE loyalty.account_seals (
+    merchant_id text COLLATE "C" NOT NULL,
+    account_id bigint NOT NULL,
+    entries bigint NOT NULL,
+    balance bigint NOT NULL,
+    stamps bigint NOT NULL,
+    digest bigint NOT NULL,
+    sealed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (merchant_id, account_id)
+)
+WITH (fillfactor = 80);
+COMMENT ON TABLE loyalty.account_seals IS
+'The proved beginning of each account''s history, with a digest: whoever changes it past PostgreSQL''s rules is found.';
+
+CREATE TABLE loyalty.integrity_repairs (
+    merchant_id text COLLATE "C" NOT NULL,
+    repair_id bigint GENERATED ALWAYS AS IDENTITY,
+    account_id bigint NOT NULL,
+    before jsonb NOT NULL,
+    after jsonb NOT NULL,
+    reason text NOT NULL,
+    applied_by text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    undone_by text,
+    undone_at timestamptz,
+    PRIMARY KEY (merchant_id, repair_id)
+);
+CREATE INDEX integrity_repairs_by_number ON loyalty.integrity_repairs (repair_id);
+COMMENT ON TABLE loyalty.integrity_repairs IS
+'Columns of accounts that had drifted from an intact ledger and were set right, with what they were before.';
+
+-- Rules as functions ----------------------------------------------------------------------------------------
+
+CREATE FUNCTION loyalty.link_digest(balance bigint, seq bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- A balance after an entry. Of an unbroken chain all links cancel out but the first and the last: no sorting.
+    SELECT hashint8extended(balance, seq)
+$function$;
+
+CREATE FUNCTION loyalty.links_digest(seq bigint, balance_before bigint, balance_after bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- Both ends of an entry: where the one before has to end, and where the next one has to begin.
+    SELECT hashint8extended(balance_after, seq) # hashint8extended(balance_before, seq - 1)
+$function$;
+
+CREATE FUNCTION loyalty.entry_digest(seq bigint, kind text, points bigint, stamps integer, reference_id text)
+RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- What an entry says. The functions are those of hash partitioning, which keep their values over versions.
+    SELECT hashtextextended(
+        reference_id, hashtextextended(kind, hashint8extended(points, hashint8extended(stamps::bigint, seq)))
+    )
+$function$;
+
+CREATE FUNCTION loyalty.share_digest(points bigint, stamps bigint, reference_id text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- A linear digest: what several entries of one order add up to has the sum of theirs, modulo 2^31 - 1. So points
+    -- per order are compared without grouping by order.
+    SELECT CAST(
+        mod(mod(mod(points, 2147483647) + 1000003 * mod(stamps, 2147483647), 2147483647) * hashtext(reference_id), 2147483647)
+        AS integer
+    )
+$function$;
+
+CREATE FUNCTION loyalty.account_history(
+    p_merchant_id text, p_account_id bigint, p_entries bigint, p_balance bigint
+) RETURNS TABLE (
+    entries bigint, last_seq bigint, last_balance bigint, points numeric, stamps bigint, missing bigint, broken bigint,
+    jump numeric, evidence jsonb, digest bigint, expiries bigint
+)
+LANGUAGE sql STABLE ROWS 1
+AS $function$
+    -- What the entries of an account say, after the first p_entries that led to p_balance: how many are missing between
+    -- them, how many don't begin where the one before ended, and by how many points they jump in all.
+    SELECT
+        count(*),
+        coalesce(max(e.seq), p_entries),
+        coalesce((array_agg(e.balance_after ORDER BY e.seq DESC))[1], p_balance),
+        coalesce(sum(e.points), 0),
+        coalesce(sum(e.stamps), 0),
+        coalesce(sum(e.seq - e.previous_seq - 1), 0)::bigint,
+        count(*) FILTER (WHERE e.is_broken),
+        coalesce(sum(e.balance_before - e.previous_balance) + sum(e.balance_after - e.balance_before - e.points), 0),
+        coalesce(
+            jsonb_agg(
+                jsonb_build_object(
+                    'seq', e.seq, 'kind', e.kind, 'points', e.points, 'balance_before', e.balance_before,
+                    'balance_after', e.balance_after, 'previous_seq', e.previous_seq,
+                    'previous_balance', e.previous_balance
+                )
+                ORDER BY e.seq
+            ) FILTER (WHERE e.is_broken AND e.place <= 5),
+            '[]'
+        ),
+        coalesce(bit_xor(e.digest), 0),
+        count(*) FILTER (WHERE e.kind = 'expired' OR e.reference_type = 'expiry')
+    FROM (
+        SELECT
+            *,
+            sum(CASE WHEN f.is_broken THEN 1 ELSE 0 END) OVER (ORDER BY f.seq) AS place
+        FROM (
+            SELECT
+                g.*,
+                g.seq <> g.previous_seq + 1 OR g.balance_before <> g.previous_balance
+                OR g.balance_after <> g.balance_before + g.points AS is_broken
+            FROM (
+                SELECT
+                    l.seq,
+                    l.kind,
+                    l.points,
+                    l.stamps,
+                    l.balance_before,
+                    l.balance_after,
+                    l.reference_type,
+                    loyalty.entry_digest(l.seq, l.kind, l.points, l.stamps, l.reference_id) AS digest,
+                    lag(l.seq, 1, p_entries) OVER (ORDER BY l.seq) AS previous_seq,
+                    lag(l.balance_after, 1, p_balance) OVER (ORDER BY l.seq) AS previous_balance
+                FROM loyalty.ledger_entries AS l
+                WHERE l.merchant_id = p_merchant_id COLLATE "C" AND l.account_id = p_account_id AND l.seq > p_entries
+            ) AS g
+        ) AS f
+    ) AS e
+$function$;
+COMMENT ON FUNCTION loyalty.account_history IS
+'Whether the entries of an account continue each other, and what they add up to: for the proof and for repairs.';
+
+CREATE FUNCTION loyalty.is_account_suspect(
+    account loyalty.accounts, base_entries bigint, base_balance bigint, base_stamps bigint, entries bigint, points numeric,
+    stamps bigint, links bigint, is_adding_up boolean, expired_seq bigint, held_points numeric
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- Whether an account and the sums of its entries after its base are worth a closer look. An unbroken chain from the
+    -- base to the account's balance leaves only the links at its two ends.
+    SELECT (account).account_id IS NULL
+        OR (account).balance <> base_balance + points
+        OR (account).stamp_count <> base_stamps + stamps
+        OR (account).next_seq - 1 <> base_entries + entries
+        OR NOT is_adding_up
+        OR links <> loyalty.link_digest((account).balance, (account).next_seq - 1)
+            # loyalty.link_digest(base_balance, base_entries)
+        OR (account).held <> held_points
+        OR (account).held < 0
+        OR (((account).balance < 0 OR (account).held > (account).balance) AND NOT (account).is_debt_allowed)
+        -- Of an account whose base is not its beginning, only an expiry since then is known.
+        OR (account).last_expiry_seq <> CASE
+            WHEN base_entries = 0 OR expired_seq > 0 THEN expired_seq
+            ELSE (account).last_expiry_seq
+        END
+$function$;
+
+CREATE FUNCTION loyalty.date_problem(
+    is_active boolean, balance bigint, last_activity_at timestamptz, expires_at timestamptz, warned_for timestamptz,
+    points_expiration_days integer, timezone text
+) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $function$
+    -- What is wrong with the date of an account with points: none, before the rule's, or after it though nobody was told.
+    -- Most dates are right: that is asked first.
+    SELECT CASE
+        WHEN NOT is_active OR balance <= 0 OR last_activity_at IS NULL THEN NULL
+        WHEN expires_at IS NULL THEN 'date_missing'
+        WHEN expires_at = loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN NULL
+        WHEN expires_at < loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN 'date_too_early'
+        WHEN warned_for IS DISTINCT FROM expires_at THEN 'date_too_late'
+    END
+$function$;
+
+CREATE VIEW loyalty.settled_expiry_terms AS
+SELECT
+    k.merchant_id,
+    k.points_expiration_days,
+    k.timezone
+FROM loyalty.expiry_terms AS k
+CROSS JOIN LATERAL loyalty.merchant_terms(k.merchant_id) AS t
+WHERE k.is_complete
+    AND k.is_program_active
+    AND t.is_program_active
+    AND k.points_expiration_days > 0
+    AND t.points_expiration_days = k.points_expiration_days
+    AND k.timezone = CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END;
+COMMENT ON VIEW loyalty.settled_expiry_terms IS
+'Merchants whose points expire, and whose dates were all computed by the terms of now: others wait for their next night.';
+
+CREATE FUNCTION loyalty.last_expiry_in_force(p_merchant_id text, p_account_id bigint) RETURNS bigint
+LANGUAGE sql STABLE
+AS $function$
+    SELECT coalesce(max(e.seq), 0)
+    FROM loyalty.ledger_entries AS e
+    WHERE e.merchant_id = p_merchant_id COLLATE "C" AND e.account_id = p_account_id AND e.kind = 'expired'
+        AND NOT EXISTS (
+            SELECT FROM loyalty.ledger_entries AS u
+            WHERE u.merchant_id = e.merchant_id AND u.reference_type = 'expiry'
+                AND u.reference_id = e.reference_id AND u.reference_seq = 2
+        )
+$function$;
+
+CREATE FUNCTION loyalty.open_holds(p_merchant_id text, p_account_id bigint) RETURNS numeric
+LANGUAGE sql STABLE
+AS $function$
+    SELECT coalesce(sum(h.points), 0)
+    FROM loyalty.holds AS h
+    WHERE h.merchant_id = p_merchant_id COLLATE "C" AND h.account_id = p_account_id AND h.status = 'open'
+$function$;
+
 -- Who was served last ----------------------------------------------------------------------------------------
 
 CREATE TABLE loyalty.merchant_jobs (
@@ -53,7 +279,14 @@ COMMENT ON TABLE loyalty.merchant_jobs IS
 
 -- Rights --------------------------------------------------------------------------------------------------
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON loyalty.findings, loyalty.merchant_jobs TO loyalty_pipeline;
-GRANT SELECT ON loyalty.findings, loyalty.merchant_jobs TO loyalty_reader;
+GRANT SELECT, INSERT, UPDATE, DELETE
+ON loyalty.findings, loyalty.merchant_jobs, loyalty.integrity_marks, loyalty.account_seals, loyalty.integrity_repairs
+TO loyalty_pipeline;
+GRANT SELECT ON loyalty.settled_expiry_terms TO loyalty_pipeline;
+GRANT SELECT
+ON loyalty.findings, loyalty.merchant_jobs, loyalty.integrity_marks, loyalty.integrity_repairs
+TO loyalty_reader;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty FROM public;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA loyalty TO loyalty_pipeline;
 
 RESET ROLE;

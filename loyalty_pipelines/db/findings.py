@@ -1,0 +1,94 @@
+"""Findings: opened, seen again, closed, listed. Their subject says which proof they are of."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.findings import Finding, OpenFindings
+
+CREATE_FOUND = load("findings/create_found")
+RECORD_FAILURE = load("findings/record_failure")
+RECORD = load("findings/record")
+SUMMARY = load("findings/summary")
+FINDINGS = load("findings/findings")
+
+
+def create_found(conn: Connection) -> None:
+    """Make the temporary table into which a proof writes what is wrong."""
+    conn.execute(CREATE_FOUND)
+
+
+def record_failure(
+    conn: Connection, merchant_id: str, *, subject: str, class_name: str, why: str, run_id: str | None
+) -> None:
+    """Open a finding of a merchant that could not be proved, or see it again; reads nothing but findings."""
+    conn.execute(
+        RECORD_FAILURE,
+        {"merchant_id": merchant_id, "subject": subject, "class": class_name, "why": why, "run_id": run_id},
+    )
+
+
+def record(
+    conn: Connection,
+    *,
+    subject: str,
+    closing: Sequence[str],
+    warnings: Sequence[str],
+    merchant_ids: Sequence[str] | None,
+    run_id: str | None,
+) -> None:
+    """Turn what was found into findings; close those of the `closing` classes that are gone at these merchants."""
+    conn.execute(
+        RECORD,
+        {
+            "subject": subject,
+            "closing": list(closing),
+            "warnings": list(warnings),
+            "merchant_ids": None if merchant_ids is None else list(merchant_ids),
+            "run_id": run_id,
+        },
+    )
+
+
+def open_findings(
+    conn: Connection, *, subject: str, merchant_ids: Sequence[str] | None = None
+) -> Sequence[OpenFindings]:
+    """Return the open findings by merchant and class, the costliest first."""
+    values = {"subject": subject, "merchant_ids": None if merchant_ids is None else list(merchant_ids)}
+    return [
+        OpenFindings(
+            merchant_id=row.merchant_id,
+            class_name=row.class_name,
+            severity=row.severity,
+            findings=row.findings,
+            points_difference=int(row.points_difference),
+            points_at_risk=int(row.points_at_risk),
+            amount_at_risk=row.amount_at_risk,
+            currency=row.currency,
+            first_seen_at=row.first_seen_at,
+        )
+        for row in conn.execute(SUMMARY, values)
+    ]
+
+
+def findings(
+    conn: Connection,
+    *,
+    subject: str,
+    merchant_id: str | None = None,
+    classes: Sequence[str] | None = None,
+    number: int | None = None,
+    is_closed_too: bool = False,
+    limit: int = 100,
+) -> Sequence[Finding]:
+    """Return findings, the ones with most points first."""
+    values = {
+        "subject": subject,
+        "merchant_id": merchant_id,
+        "classes": None if classes is None else list(classes),
+        "finding_id": number,
+        "is_closed_too": is_closed_too,
+        "row_limit": limit,
+    }
+    return [Finding(**row) for row in conn.execute(FINDINGS, values).mappings()]

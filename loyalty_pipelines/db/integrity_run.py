@@ -1,0 +1,114 @@
+"""The nightly proof: all merchants in one transaction, and one by one where that is refused."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from loyalty_pipelines.db import findings, integrity, merchant_jobs
+from loyalty_pipelines.db.drain import short_text
+from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.domain.integrity import CHECK_FAILED, JOB, SUBJECT, MerchantProof
+
+
+def prove(
+    engine: Engine, merchants: Sequence[str] | None = None, *, is_full: bool, run_id: str | None = None
+) -> Iterator[MerchantProof]:
+    """Prove these merchants, or everybody in the ledger, and yield each.
+
+    `is_full` compares everything; without it, what was written since the last proof, and everything where there was
+    none. All are proved from one snapshot in one transaction. If PostgreSQL refuses that, and one row is enough, each
+    merchant gets a transaction of its own, and the one at fault becomes a finding and is yielded with its `failure`.
+    One proof at a time: a second one waits. A lost database is raised, and is transient.
+    """
+    with _alone(engine):
+        with reading(engine) as conn:
+            known = integrity.merchants(conn, merchants)
+        for group, is_group_full in _groups(known, is_full=is_full):
+            # Everybody: no list to compare each entry with.
+            scope = None if merchants is None and len(group) == len(known) else group
+            yield from _prove_group(engine, group, scope, is_full=is_group_full, run_id=run_id)
+        # Nothing to compare is right, too: the shop has just listed them.
+        without_accounts = sorted(set(merchants or ()) - set(known))
+        with engine.begin() as conn:
+            merchant_jobs.record_successes(conn, without_accounts, job=JOB, run_id=run_id)
+        yield from (MerchantProof(merchant_id=one, is_full=True) for one in without_accounts)
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    with engine.connect() as conn:
+        with_retries(lambda: _lock(conn))
+        try:
+            yield
+        finally:
+            # A session that is gone has given the lock back already.
+            with suppress(DBAPIError):
+                integrity.unlock(conn)
+                conn.commit()
+
+
+def _lock(conn: Connection) -> None:
+    conn.rollback()
+    integrity.lock(conn)
+    conn.commit()
+
+
+def _groups(known: Mapping[str, bool], *, is_full: bool) -> Iterator[tuple[Sequence[str], bool]]:
+    marked = [] if is_full else [name for name, is_marked in known.items() if is_marked]
+    unmarked = [name for name in known if name not in set(marked)]
+    if unmarked:
+        yield unmarked, True
+    if marked:
+        yield marked, False
+
+
+def _prove_group(
+    engine: Engine, group: Sequence[str], scope: Sequence[str] | None, *, is_full: bool, run_id: str | None
+) -> Iterator[MerchantProof]:
+    try:
+        yield from with_retries(lambda: _prove(engine, group, scope, is_full=is_full, run_id=run_id))
+    except DBAPIError as error:
+        if is_connection_loss(error):
+            raise
+        if len(group) > 1:
+            for one in group:
+                yield from _prove_group(engine, [one], [one], is_full=is_full, run_id=run_id)
+            return
+        yield _failed(engine, group[0], short_text(error), is_full=is_full, run_id=run_id)
+
+
+def _prove(
+    engine: Engine, group: Sequence[str], scope: Sequence[str] | None, *, is_full: bool, run_id: str | None
+) -> Sequence[MerchantProof]:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn, conn.begin():
+        verified_until = integrity.verified_until(conn)
+        if is_full:
+            integrity.find_everything(conn, scope)
+        else:
+            integrity.find_in_new_entries(conn, scope)
+        integrity.seal(conn)
+        integrity.record(conn, scope, is_full=is_full, run_id=run_id)
+        integrity.save_marks(conn, group, verified_until=verified_until, is_full=is_full)
+        merchant_jobs.record_successes(conn, group, job=JOB, run_id=run_id)
+        proved = integrity.count_proved(conn)
+        found = findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope)
+    return [
+        MerchantProof(
+            merchant_id=name,
+            is_full=is_full,
+            accounts=proved.get(name, (0, 0))[0],
+            entries=proved.get(name, (0, 0))[1],
+            findings=tuple(one for one in found if one.merchant_id == name),
+        )
+        for name in group
+    ]
+
+
+def _failed(engine: Engine, merchant_id: str, why: str, *, is_full: bool, run_id: str | None) -> MerchantProof:
+    with engine.begin() as conn:
+        findings.record_failure(conn, merchant_id, subject=SUBJECT, class_name=CHECK_FAILED, why=why, run_id=run_id)
+        merchant_jobs.record_failure(conn, merchant_id, job=JOB, run_id=run_id, failure=why)
+        found = findings.open_findings(conn, subject=SUBJECT, merchant_ids=[merchant_id])
+    return MerchantProof(merchant_id=merchant_id, is_full=is_full, findings=tuple(found), failure=why)

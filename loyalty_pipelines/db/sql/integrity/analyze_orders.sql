@@ -1,0 +1,2 @@
+-- The planner knows nothing of a table that was just filled.
+ANALYZE integrity_orders;

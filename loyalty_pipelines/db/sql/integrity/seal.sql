@@ -1,0 +1,27 @@
+-- Seals what was proved: accounts without a seal, and those whose history has grown, unless something is wrong with them.
+-- Safe to repeat: a seal only grows. Key: account_seals_pkey, in its order.
+INSERT INTO loyalty.account_seals AS z (merchant_id, account_id, entries, balance, stamps, digest)
+SELECT
+    s.merchant_id,
+    s.account_id,
+    s.base_entries + s.entries,
+    s.base_balance + s.points,
+    s.base_stamps + s.stamps,
+    int8xor(s.base_digest, s.digest)
+FROM integrity_sums AS s
+LEFT JOIN loyalty.account_seals AS known ON known.merchant_id = s.merchant_id AND known.account_id = s.account_id
+WHERE
+    coalesce(known.entries < s.base_entries + s.entries, true)
+    AND NOT EXISTS (
+        SELECT 1
+        FROM found AS f
+        WHERE f.merchant_id = s.merchant_id AND f.object_type = 'account' AND f.object_id = CAST(s.account_id AS text)
+    )
+ORDER BY s.merchant_id, s.account_id
+ON CONFLICT (merchant_id, account_id) DO UPDATE SET
+    entries = excluded.entries,
+    balance = excluded.balance,
+    stamps = excluded.stamps,
+    digest = excluded.digest,
+    sealed_at = now()
+WHERE z.entries < excluded.entries;

@@ -1,0 +1,20 @@
+-- Accounts with new entries that don't continue their seal up to what the account says. By key, one by one: accounts_pkey,
+-- holds_open_by_account.
+INSERT INTO integrity_suspects (merchant_id, account_id, base_entries, base_balance, base_stamps)
+SELECT
+    s.merchant_id,
+    s.account_id,
+    s.base_entries,
+    s.base_balance,
+    s.base_stamps
+FROM integrity_sums AS s
+LEFT JOIN LATERAL (
+    SELECT one AS account
+    FROM loyalty.accounts AS one
+    WHERE one.merchant_id = s.merchant_id AND one.account_id = s.account_id
+    OFFSET 0
+) AS a ON true
+WHERE loyalty.is_account_suspect(
+    a.account, s.base_entries, s.base_balance, s.base_stamps, s.entries, s.points, s.stamps, s.links, s.is_adding_up,
+    s.expired_seq, loyalty.open_holds(s.merchant_id, s.account_id)
+);

@@ -1,0 +1,57 @@
+"""What a proof found wrong: a row that opens when it is seen, and closes when it is gone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from loyalty_pipelines.domain.errors import LoyaltyError
+
+
+class NoSuchFindingError(LoyaltyError):
+    """There is no finding with this number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"There is no finding {number}. 'loyalty integrity findings --all' lists them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, since when, and what it costs.
+
+    `points_difference`: points that somebody has too many (positive) or too few (negative) by it; `amount_at_risk`:
+    these points in the merchant's `currency`. `evidence`: ids and numbers that prove it, no personal data.
+    """
+
+    finding_id: int
+    merchant_id: str
+    class_name: str
+    severity: str
+    object_type: str
+    object_id: str
+    points_difference: int
+    amount_at_risk: Decimal
+    currency: str | None
+    evidence: Mapping[str, Any]
+    times_seen: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+    closed_at: datetime | None
+    run_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFindings:
+    """How many findings of one class a merchant has, and what they cost together."""
+
+    merchant_id: str
+    class_name: str
+    severity: str
+    findings: int
+    points_difference: int
+    points_at_risk: int
+    amount_at_risk: Decimal
+    currency: str | None
+    first_seen_at: datetime
