@@ -5,6 +5,7 @@ import dagster as dg
 from loyalty_pipelines.assets.awards import awarded_points, live_awards
 from loyalty_pipelines.assets.expiry import expiry
 from loyalty_pipelines.assets.holds import released_holds
+from loyalty_pipelines.assets.integrity import balance_integrity
 from loyalty_pipelines.assets.notifications import sent_notifications
 from loyalty_pipelines.assets.reconciliation_queue import reconciliation_queue
 from loyalty_pipelines.assets.shop import SHOP_TABLES
@@ -27,6 +28,7 @@ defs = dg.Definitions(
         released_holds,
         expiry,
         sent_notifications,
+        balance_integrity,
     ],
     asset_checks=CHECKS,
     jobs=JOBS,

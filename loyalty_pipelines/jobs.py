@@ -7,6 +7,7 @@ from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN, EXPIRY_WARNINGS
 from loyalty_pipelines.assets.history import prune_history
 from loyalty_pipelines.assets.holds import RELEASED_HOLDS
+from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
 from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
 
@@ -93,6 +94,22 @@ notification_checks_job = dg.define_asset_job(
 )
 
 
+integrity_job = dg.define_asset_job(
+    "integrity_job",
+    selection=dg.AssetSelection.assets(BALANCE_INTEGRITY).without_checks(),
+    description="Proves that balances, entries, orders and dates of the chosen merchants are right; all of it unless "
+    "told otherwise. Changes nothing.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+integrity_checks_job = dg.define_asset_job(
+    "integrity_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(BALANCE_INTEGRITY),
+    description="Says what the proofs have found that is not put right yet, and whether every merchant was proved.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
+
 @dg.job(
     description="Adds points to one customer's balance or takes them, with a reason, once; a dry run unless told "
     "otherwise. Started by a person in the launchpad.",
@@ -120,6 +137,8 @@ JOBS = [
     award_checks_job,
     expiry_checks_job,
     notification_checks_job,
+    integrity_job,
+    integrity_checks_job,
     adjust_points_job,
     prune_history_job,
 ]

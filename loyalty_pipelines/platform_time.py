@@ -9,6 +9,8 @@ from loyalty_pipelines.domain.errors import ConfigurationError
 VARIABLE = "LOYALTY_TIMEZONE"
 # When points expire, every night.
 EXPIRY_HOUR = 2
+# When everything is proved, after it.
+PROOF_HOUR = 3
 
 
 def platform_timezone() -> ZoneInfo:

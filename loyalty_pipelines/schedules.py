@@ -9,13 +9,15 @@ from loyalty_pipelines.jobs import (
     award_checks_job,
     expire_points_job,
     expiry_checks_job,
+    integrity_checks_job,
+    integrity_job,
     notification_checks_job,
     prune_history_job,
     release_holds_job,
     sweep_points_job,
 )
 from loyalty_pipelines.partitions import MERCHANT
-from loyalty_pipelines.platform_time import EXPIRY_HOUR, platform_timezone
+from loyalty_pipelines.platform_time import EXPIRY_HOUR, PROOF_HOUR, platform_timezone
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -81,6 +83,41 @@ def expiry_schedule(context: dg.ScheduleEvaluationContext):
     )
 
 
+@dg.schedule(
+    job=integrity_job,
+    cron_schedule="35 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: proves what was written since the last proof, of all merchants.",
+)
+def integrity_schedule(context: dg.ScheduleEvaluationContext):
+    return _proof(context, is_full=False)
+
+
+@dg.schedule(
+    job=integrity_job,
+    cron_schedule=f"0 {PROOF_HOUR} * * *",
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 03:00 in the platform's time zone, after expiry: proves everything, of all merchants.",
+)
+def integrity_nightly_schedule(context: dg.ScheduleEvaluationContext):
+    return _proof(context, is_full=True)
+
+
+def _proof(context: dg.ScheduleEvaluationContext, *, is_full: bool) -> dg.RunRequest | dg.SkipReason:
+    in_flight = _run_in_flight(context.instance, integrity_job.name)
+    # Of the night's proof only another night's is a reason to leave it out: it waits for the hour's by itself.
+    if in_flight and not is_full:
+        return dg.SkipReason(f"Proof {in_flight} is not finished yet.")
+    merchants = context.instance.get_dynamic_partitions(MERCHANT)
+    if not merchants:
+        return dg.SkipReason("There are no merchants yet.")
+    return dg.RunRequest(
+        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
+        run_config={"ops": {"balance_integrity": {"config": {"full": is_full, "everybody": True}}}},
+    )
+
+
 def _run_in_flight(instance: dg.DagsterInstance, job_name: str, *, tags: Mapping[str, str] | None = None) -> str | None:
     wanted = dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT, tags=tags)
     records = instance.get_run_records(wanted, limit=1)
@@ -111,6 +148,14 @@ notification_checks_schedule = dg.ScheduleDefinition(
     description="Every hour: do mails arrive, and in time?",
 )
 
+integrity_checks_schedule = dg.ScheduleDefinition(
+    name="integrity_checks_schedule",
+    job=integrity_checks_job,
+    cron_schedule="45 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour, after the proof: what is wrong and not put right yet?",
+)
+
 prune_history_schedule = dg.ScheduleDefinition(
     name="prune_history_schedule",
     job=prune_history_job,
@@ -126,5 +171,8 @@ SCHEDULES = [
     award_checks_schedule,
     expiry_checks_schedule,
     notification_checks_schedule,
+    integrity_schedule,
+    integrity_nightly_schedule,
+    integrity_checks_schedule,
     prune_history_schedule,
 ]

@@ -7,7 +7,6 @@ fails with them: it holds nothing else up.
 from loyalty_pipelines.checks.awards import (
     every_paid_order_has_its_points,
     few_orders_are_missing,
-    no_order_is_awarded_twice,
     no_order_waits_long,
 )
 from loyalty_pipelines.checks.expiry import (
@@ -15,12 +14,12 @@ from loyalty_pipelines.checks.expiry import (
     expiry_succeeded_lately,
     nobody_expired_unwarned,
 )
+from loyalty_pipelines.checks.integrity import every_merchant_was_proved_lately, integrity_findings
 from loyalty_pipelines.checks.mail_templates import every_template_override_renders
 from loyalty_pipelines.checks.notifications import few_mails_fail, no_mail_waits_long
 from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
 
 CHECKS = [
-    no_order_is_awarded_twice,
     every_paid_order_has_its_points,
     no_order_waits_long,
     few_orders_are_missing,
@@ -31,4 +30,6 @@ CHECKS = [
     no_mail_waits_long,
     few_mails_fail,
     every_template_override_renders,
+    integrity_findings,
+    every_merchant_was_proved_lately,
 ]

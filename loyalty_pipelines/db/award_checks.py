@@ -5,26 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.checks import DoubleAward, MissingOrders, WaitingOrders
+from loyalty_pipelines.domain.checks import MissingOrders, WaitingOrders
 
-ORDERS_AWARDED_TWICE = load("checks/orders_awarded_twice")
 WAITING_ORDERS = load("checks/waiting_orders")
 MISSING_ORDERS = load("checks/missing_orders")
-
-
-def orders_awarded_twice(conn: Connection, *, limit: int = 10) -> tuple[int, Sequence[DoubleAward]]:
-    """Return how many orders have points twice, and the `limit` worst of them."""
-    rows = conn.execute(ORDERS_AWARDED_TWICE, {"row_limit": limit}).all()
-    found = [
-        DoubleAward(
-            merchant_id=row.merchant_id,
-            order_id=row.order_id,
-            points_in_ledger=int(row.points_in_ledger),
-            points_accounted_for=int(row.points_accounted_for),
-        )
-        for row in rows
-    ]
-    return (rows[0].orders if rows else 0), found
 
 
 def waiting_orders(conn: Connection, *, limit: int = 1000) -> Sequence[WaitingOrders]:

@@ -6,7 +6,14 @@ from sqlalchemy import Connection, TextClause
 
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.integrity import CHECK_FAILED, CLASSES, CLOSED_BY_NEW_ENTRIES, SUBJECT, WARNINGS
+from loyalty_pipelines.domain.integrity import (
+    CHECK_FAILED,
+    CLASSES,
+    CLOSED_BY_NEW_ENTRIES,
+    SUBJECT,
+    WARNINGS,
+    UnprovedMerchant,
+)
 
 LOCK = load("integrity/lock")
 UNLOCK = load("integrity/unlock")
@@ -31,6 +38,7 @@ FIND_MAILS = load("integrity/find_mails")
 SEAL = load("integrity/seal")
 SAVE_MARKS = load("integrity/save_marks")
 COUNT_PROVED = load("integrity/count_proved")
+UNPROVED = load("integrity/unproved")
 
 
 def lock(conn: Connection) -> None:
@@ -101,6 +109,11 @@ def save_marks(conn: Connection, merchant_ids: Sequence[str], *, verified_until:
 def count_proved(conn: Connection) -> Mapping[str, tuple[int, int]]:
     """Return how many accounts and entries of each merchant were looked at."""
     return {row.merchant_id: (row.accounts, int(row.entries)) for row in conn.execute(COUNT_PROVED)}
+
+
+def unproved(conn: Connection, *, hours: int) -> Sequence[UnprovedMerchant]:
+    """Return merchants that were not proved in full within so many hours, or whose last proof failed."""
+    return [UnprovedMerchant(**row) for row in conn.execute(UNPROVED, {"hours": hours}).mappings()]
 
 
 def _stage(conn: Connection) -> None:

@@ -1,15 +1,17 @@
 """The nightly proof: all merchants in one transaction, and one by one where that is refused."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import findings, integrity, merchant_jobs
+from loyalty_pipelines.db import findings, integrity, integrity_repairs, merchant_jobs
 from loyalty_pipelines.db.drain import short_text
-from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, JOB, SUBJECT, MerchantProof
+from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
 
 
 def prove(
@@ -112,3 +114,44 @@ def _failed(engine: Engine, merchant_id: str, why: str, *, is_full: bool, run_id
         merchant_jobs.record_failure(conn, merchant_id, job=JOB, run_id=run_id, failure=why)
         found = findings.open_findings(conn, subject=SUBJECT, merchant_ids=[merchant_id])
     return MerchantProof(merchant_id=merchant_id, is_full=is_full, findings=tuple(found), failure=why)
+
+
+def apply_repairs(
+    engine: Engine, plans: Sequence[RepairPlan], *, reason: str, actor: str
+) -> Sequence[tuple[RepairPlan, int | None]]:
+    """Repair each account in a transaction of its own, then prove their merchants, so that what is right is closed.
+
+    Returns each plan as it was decided under the account's lock, with the repair's number, or none and its `refusal`.
+    """
+    done = [with_retries(lambda plan=plan: _repair(engine, plan, reason=reason, actor=actor)) for plan in plans]
+    _prove_again(engine, {plan.merchant_id for plan, number in done if number is not None})
+    return done
+
+
+def undo_repair(engine: Engine, number: int, *, actor: str) -> Repair:
+    """Take back what a repair changed, and prove its merchant in full: what was wrong is a finding again.
+
+    Raises `NoSuchRepairError` and `RepairUndoneError`.
+    """
+    with engine.begin() as conn:
+        undone = integrity_repairs.undo(conn, number, actor=actor)
+    _prove_again(engine, {undone.merchant_id}, is_full=True)
+    return undone
+
+
+def _repair(engine: Engine, plan: RepairPlan, *, reason: str, actor: str) -> tuple[RepairPlan, int | None]:
+    if plan.refusal:
+        return plan, None
+    try:
+        with engine.begin() as conn:
+            return integrity_repairs.repair(conn, plan, reason=reason, actor=actor)
+    except DBAPIError as error:
+        if not is_caused_by_a_row(error):
+            raise
+        return replace(plan, refusal=short_text(error)), None
+
+
+def _prove_again(engine: Engine, merchants: Iterable[str], *, is_full: bool = False) -> None:
+    if chosen := sorted(merchants):
+        for _ in prove(engine, chosen, is_full=is_full):
+            pass

@@ -5,16 +5,6 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoubleAward:
-    """An order whose entries show more or other points than it is accounted for."""
-
-    merchant_id: str
-    order_id: str
-    points_in_ledger: int
-    points_accounted_for: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class WaitingOrders:
     """How many orders of a merchant wait in the inbox, and since when."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.findings import OpenFindings
@@ -108,6 +109,13 @@ class UnknownClassError(LoyaltyError):
         super().__init__(f"There is no class of findings {name!r}. There are: {', '.join((*CLASSES, CHECK_FAILED))}.")
 
 
+def require_class(name: str) -> str:
+    """Return the name of a class of findings; raise `UnknownClassError` for any other text."""
+    if name not in (*CLASSES, CHECK_FAILED):
+        raise UnknownClassError(name)
+    return name
+
+
 @dataclass(frozen=True, kw_only=True)
 class MerchantProof:
     """What the proof of one merchant looked at and found; `failure`: why it could not be proved."""
@@ -129,7 +137,7 @@ class MerchantProof:
         """Return by how many points, in sum, something is wrong."""
         return sum(one.points_at_risk for one in self.findings)
 
-    def metadata(self) -> Mapping[str, object]:
+    def metadata(self) -> Mapping[str, int | float | str]:
         """Return what the run shows of the merchant."""
         amounts = sum((one.amount_at_risk for one in self.findings), start=0)
         return {
@@ -141,3 +149,12 @@ class MerchantProof:
             "classes": ", ".join(sorted({one.class_name for one in self.findings})) or "none",
             "proof": "full" if self.is_full else "new entries",
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnprovedMerchant:
+    """A merchant whose last full proof is too long ago (None: never), or whose last proof failed, and why."""
+
+    merchant_id: str
+    fully_verified_at: datetime | None
+    failure: str | None

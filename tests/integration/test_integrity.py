@@ -1,17 +1,20 @@
 """The proof finds every kind of corruption, names the row and its price, and finds nothing in a right ledger."""
 
-import uuid
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
-from loyalty_pipelines.db import merges, opening_balances, repairs
-from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db import integrity, merges, repairs
+from loyalty_pipelines.db.engine import connect, is_transient, reading
+from loyalty_pipelines.db.integrity import unproved
+from loyalty_pipelines.db.integrity_run import prove
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, CLASSES, PROOFS
 from loyalty_pipelines.domain.merges import Merge
 from loyalty_pipelines.domain.repairs import Adjustment
@@ -90,6 +93,21 @@ class Damage:
 
 
 ANN = "merchant_id = 'm1' AND account_id = :ann"
+MORE = "points = points + 5, balance_after = balance_after + 5"
+
+
+def another_entry(customer: str, kind: str) -> Sequence[str]:
+    """Return the statements of 100 points more for order o0, with the balance that goes with them."""
+    return (
+        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, "
+        "balance_after, reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', account_id, "
+        f"next_seq, '{kind}', 100, balance, balance + 100, 'order', 'o0', 2, 'somebody', now() FROM loyalty.accounts "
+        f"WHERE customer_id = '{customer}'",
+        f"UPDATE loyalty.accounts SET balance = balance + 100, next_seq = next_seq + 1 "
+        f"WHERE customer_id = '{customer}'",
+    )
+
+
 # ann: bonus 7, o0 100, o1 101, o2 102, o1 -50, o2 -102, redeemed -40; in this order.
 DAMAGES = (
     Damage("balance one up", [f"UPDATE loyalty.accounts SET balance = balance + 1 WHERE {ANN}"],
@@ -106,19 +124,20 @@ DAMAGES = (
             ("order_points_differ", "o0", -100), ("order_points_differ", "o1", -51), ("stamps_differ", "{ann}", 0)}),
     Damage("gap in the numbers", [f"UPDATE loyalty.ledger_entries SET seq = 70 WHERE {ANN} AND seq = 7"],
            {("entries_missing", "{ann}", 0), ("next_seq_behind", "{ann}", 0)}),
-    Damage("entry of another merchant", [f"UPDATE loyalty.ledger_entries SET merchant_id = 'm2' WHERE {ANN} AND seq = 2"],
+    Damage("entry of another merchant",
+           [f"UPDATE loyalty.ledger_entries SET merchant_id = 'm2' WHERE {ANN} AND seq = 2"],
            {("balance_differs", "{ann}", 100), ("entries_missing", "{ann}", 100), ("order_points_differ", "o0", -100),
             ("account_missing", "{ann}", 100), ("stamps_differ", "{ann}", 0), ("order_points_differ", "o0", 100),
             ("entries_missing", "{ann}", 7)}),
     Damage("points of one entry changed",
-           [f"UPDATE loyalty.ledger_entries SET points = points + 5, balance_after = balance_after + 5 WHERE {ANN} AND seq = 2"],
+           [f"UPDATE loyalty.ledger_entries SET {MORE} WHERE {ANN} AND seq = 2"],
            {("balance_differs", "{ann}", -5), ("chain_broken", "{ann}", -5), ("order_points_differ", "o0", 5)}),
     Damage("an entry that doesn't add up",
            ["ALTER TABLE loyalty.ledger_entries DROP CONSTRAINT ledger_entries_add_up",
             f"UPDATE loyalty.ledger_entries SET points = points + 5 WHERE {ANN} AND seq = 2"],
            {("balance_differs", "{ann}", -5), ("chain_broken", "{ann}", -5), ("order_points_differ", "o0", 5)}),
     Damage("a history rewritten in itself",
-           [f"UPDATE loyalty.ledger_entries SET points = points + 5, balance_after = balance_after + 5 WHERE {ANN} AND seq = 7",
+           [f"UPDATE loyalty.ledger_entries SET {MORE} WHERE {ANN} AND seq = 7",
             f"UPDATE loyalty.accounts SET balance = balance + 5 WHERE {ANN}",
             "UPDATE loyalty.holds SET points = points - 5 WHERE order_id = 'r1'"],
            {("history_changed", "{ann}", 0)}),
@@ -127,7 +146,8 @@ DAMAGES = (
            {("history_changed", "{ann}", 0)}),
     Damage("stamps changed", [f"UPDATE loyalty.accounts SET stamp_count = stamp_count + 1 WHERE {ANN}"],
            {("stamps_differ", "{ann}", 0)}),
-    Damage("held too much", [f"UPDATE loyalty.accounts SET held = held + 9 WHERE {ANN}"], {("held_differs", "{ann}", 9)}),
+    Damage("held too much", [f"UPDATE loyalty.accounts SET held = held + 9 WHERE {ANN}"],
+           {("held_differs", "{ann}", 9)}),
     Damage("hold removed", ["DELETE FROM loyalty.holds WHERE order_id = 'r3'"], {("held_differs", "{ann}", 20)}),
     Damage("the next number behind", [f"UPDATE loyalty.accounts SET next_seq = next_seq - 1 WHERE {ANN}"],
            {("next_seq_behind", "{ann}", 0)}),
@@ -145,29 +165,21 @@ DAMAGES = (
            {("order_points_differ", "o0", 0)}),
     Damage("an order that is not accounted for", ["DELETE FROM loyalty.order_points WHERE order_id = 'o0'"],
            {("order_points_differ", "o0", 100)}),
-    Damage("an order without points accounted for with none", ["DELETE FROM loyalty.order_points WHERE order_id = 'o2'"],
+    Damage("an order without points accounted for with none",
+           ["DELETE FROM loyalty.order_points WHERE order_id = 'o2'"],
            set()),
     Damage("an order awarded twice past the pipelines",
-           ["INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
-            "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', :ann, next_seq, 'earned', 100, "
-            "balance, balance + 100, 'order', 'o0', 2, 'somebody', now() FROM loyalty.accounts WHERE account_id = :ann",
-            f"UPDATE loyalty.accounts SET balance = balance + 100, next_seq = next_seq + 1 WHERE {ANN}"],
+           [*another_entry("ann", "earned")],
            {("order_awarded_twice", "o0", 100)}),
     Damage("an order awarded twice and accounted for twice",
-           ["INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
-            "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', :ann, next_seq, 'earned', 100, "
-            "balance, balance + 100, 'order', 'o0', 2, 'somebody', now() FROM loyalty.accounts WHERE account_id = :ann",
-            f"UPDATE loyalty.accounts SET balance = balance + 100, next_seq = next_seq + 1 WHERE {ANN}",
+           [*another_entry("ann", "earned"),
             "UPDATE loyalty.order_points SET target_points = 200, in_force_points = 200 WHERE order_id = 'o0'"],
            {("order_awarded_twice", "o0", 0)}),
     Damage("an order that two accounts deserve",
-           ["INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
-            "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT 'm1', account_id, next_seq, "
-            "'re-earned', 100, balance, balance + 100, 'order', 'o0', 2, 'somebody', now() FROM loyalty.accounts "
-            "WHERE customer_id = 'cat'",
-            "UPDATE loyalty.accounts SET balance = balance + 100, next_seq = next_seq + 1 WHERE customer_id = 'cat'",
+           [*another_entry("cat", "re-earned"),
             "INSERT INTO loyalty.order_points (merchant_id, order_id, account_id, target_points, in_force_points, "
-            "program_version) SELECT 'm1', 'o0', account_id, 100, 100, 1 FROM loyalty.accounts WHERE customer_id = 'cat'"],
+            "program_version) SELECT 'm1', 'o0', account_id, 100, 100, 1 FROM loyalty.accounts "
+            "WHERE customer_id = 'cat'"],
            {("order_awarded_twice", "o0", 100)}),
     Damage("a redemption whose hold was given back",
            ["UPDATE loyalty.holds SET status = 'released' WHERE order_id = 'r1'"], {("redemption_differs", "r1", -40)}),
@@ -243,3 +255,204 @@ def test_every_corruption_is_found_named_and_priced_and_closed_when_it_is_gone(h
 def test_every_class_has_a_corruption_that_it_finds() -> None:
     assert {name for damage in DAMAGES for name, _, _ in damage.expected} == set(CLASSES)
     assert len({proof.sentence for proof in PROOFS}) == len(PROOFS)
+
+
+# --- what is new since the last proof ---
+
+
+def test_new_entries_are_proved_and_only_they_are_read(history: Shop) -> None:
+    proved(history)
+    (idle,) = proved(history, is_full=False)
+    assert (idle.is_full, idle.accounts, idle.entries) == (False, 0, 0)
+    history.order("o9", 10)
+    history.order("o10", 10)
+    history.award()
+    history.run("SELECT loyalty.redeem_points('m1', 'dan', 'r9', 1)")
+    (done,) = proved(history, is_full=False)
+    assert (done.accounts, done.entries, done.findings) == (2, 3, ())
+
+
+def test_an_entry_that_commits_late_is_still_proved(history: Shop) -> None:
+    proved(history)
+    with history.engine.connect() as late, late.begin():
+        # It has its number now, and becomes visible after two proofs and another transaction.
+        late.execute(text("SET LOCAL session_replication_role = replica"))
+        late.execute(
+            text(
+                "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, "
+                "balance_after, reference_type, reference_id, reference_seq, actor, occurred_at) "
+                "SELECT 'm1', account_id, next_seq, 'adjusted', 5, balance, balance + 5, 'adjustment', 'late', 1, "
+                "'somebody', now() FROM loyalty.accounts WHERE customer_id = 'cat'"
+            )
+        )
+        history.order("o9", 10)
+        history.award()
+        for _ in range(2):
+            (before,) = proved(history, is_full=False)
+            assert before.findings == ()
+        late.commit()
+    proved(history, is_full=False)
+    assert classes(history) == {
+        (name, "account", str(account_id(history, "cat"))) for name in ("balance_differs", "next_seq_behind")
+    }
+
+
+def test_a_proof_of_new_entries_finds_what_touches_them_and_closes_what_was_put_right(history: Shop) -> None:
+    ann = str(account_id(history))
+    proved(history)
+    history.run("UPDATE loyalty.accounts SET balance = balance + 1 WHERE customer_id IN ('ann', 'cat')")
+    history.run("UPDATE loyalty.order_points SET target_points = 9, in_force_points = 9 WHERE target_points = 500")
+    history.order("o9", 10)
+    history.award()
+    proved(history, is_full=False)
+    # cat and the order of long ago are the night's.
+    assert classes(history) == {("balance_differs", "account", ann), ("chain_broken", "account", ann)}
+    proved(history)
+    assert {what for _, _, what in classes(history)} == {ann, str(account_id(history, "cat")), "b1"}
+    history.run("UPDATE loyalty.accounts SET balance = balance - 1 WHERE customer_id = 'cat'")
+    history.run("UPDATE loyalty.order_points SET target_points = 500, in_force_points = 500 WHERE target_points = 9")
+    proved(history, is_full=False)
+    assert {what for _, _, what in classes(history)} == {ann}
+
+
+def test_a_proof_of_new_entries_closes_nothing_that_it_did_not_look_at(history: Shop) -> None:
+    corrupt(history, "DELETE FROM loyalty.notifications WHERE template = 'loyalty_points_expired'")
+    history.run("UPDATE loyalty.accounts SET expires_at = NULL WHERE customer_id = 'ann'")
+    proved(history)
+    before = classes(history)
+    assert {name for name, _, _ in before} == {"mail_missing", "date_missing"}
+    proved(history, is_full=False)
+    assert classes(history) == before
+
+
+def test_a_merchant_that_was_never_proved_is_proved_in_full(history: Shop) -> None:
+    history.run("UPDATE loyalty.accounts SET balance = balance + 1 WHERE customer_id = 'ann'")
+    (done,) = proved(history, is_full=False)
+    assert (done.is_full, done.open_findings) == (True, 1)
+
+
+def test_marks_of_another_server_count_for_nothing(history: Shop) -> None:
+    """A restored dump brings the transaction numbers of the server that it was taken from."""
+    proved(history)
+    corrupt(
+        history,
+        "UPDATE loyalty.integrity_marks SET verified_until = '900000000'",
+        "UPDATE loyalty.ledger_entries SET recorded_xid = '800000000'",
+    )
+    (restored,) = proved(history, is_full=False)
+    assert (restored.is_full, restored.findings) == (True, ())
+    history.order("o9", 10)
+    history.award()
+    (done,) = proved(history, is_full=False)
+    assert (done.is_full, done.entries, done.findings) == (False, 1, ())
+
+
+# --- findings have a history ---
+
+
+def test_a_finding_is_seen_again_closes_and_comes_back_as_another_one(history: Shop) -> None:
+    for change in ("+ 1", "+ 1", "- 2", "+ 3"):
+        history.run(f"UPDATE loyalty.accounts SET balance = balance {change} WHERE customer_id = 'ann'")
+        proved(history)
+    back, first = sorted(found(history, is_closed_too=True), key=lambda one: one.closed_at is not None)
+    assert (back.points_difference, back.times_seen, back.closed_at) == (3, 1, None)
+    assert (first.points_difference, first.times_seen, first.closed_at is not None) == (2, 2, True)
+    assert first.first_seen_at < first.last_seen_at < first.closed_at <= back.first_seen_at
+
+
+def test_a_history_that_is_broken_is_not_sealed(history: Shop) -> None:
+    proved(history)
+    history.order("o9", 10)
+    history.award()
+    corrupt(history, "UPDATE loyalty.ledger_entries SET points = 11, balance_after = balance_after + 1 "
+            "WHERE reference_id = 'o9'")  # fmt: skip
+    for is_full in (False, True, False):
+        proved(history, is_full=is_full)
+        assert {name for name, _, _ in classes(history)} == {"balance_differs", "order_points_differ"}
+        assert history.value("SELECT max(entries) FROM loyalty.account_seals") == 7
+
+
+# --- merchants ---
+
+
+def test_every_account_is_proved_whoever_has_left(history: Shop) -> None:
+    history.run("UPDATE loyalty.accounts SET is_active = false WHERE customer_id = 'ann'")
+    history.run("DELETE FROM sample_shop.merchants")
+    history.run("UPDATE loyalty.accounts SET balance = balance - 1 WHERE customer_id = 'ann'")
+    (done,) = proved(history)
+    assert (done.merchant_id, done.open_findings, done.points_at_risk) == ("m1", 1, 1)
+
+
+def test_a_merchant_that_cannot_be_proved_is_a_finding_and_the_others_are_proved(history: Shop) -> None:
+    for merchant in ("m0", "m2"):
+        history.merchant(merchant, **PROGRAM)
+        history.order("x", 10, merchant=merchant)
+    history.award()
+    history.run("UPDATE loyalty.accounts SET balance = balance + 1 WHERE merchant_id = 'm2'")
+    proved(history)
+    # What no arithmetic takes: PostgreSQL refuses the statement, for all merchants at once.
+    corrupt(
+        history,
+        "ALTER TABLE loyalty.accounts DROP CONSTRAINT accounts_seq_starts_at_one",
+        "UPDATE loyalty.accounts SET next_seq = -9223372036854775808 WHERE merchant_id = 'm0'",
+    )
+    history.run("UPDATE loyalty.accounts SET balance = balance + 1 WHERE customer_id = 'ann' AND merchant_id = 'm1'")
+    done = {one.merchant_id: one for one in prove(history.engine, is_full=True, run_id="night")}
+    assert "out of range" in (done["m0"].failure or "")
+    assert [(name, done[name].failure, done[name].open_findings) for name in ("m1", "m2")] == [
+        ("m1", None, 1), ("m2", None, 1),
+    ]  # fmt: skip
+    (failed,) = found(history, classes=[CHECK_FAILED])
+    assert (failed.merchant_id, failed.object_type, failed.run_id) == ("m0", "merchant", "night")
+    assert "out of range" in failed.evidence["why"]
+    with reading(history.engine) as conn:
+        assert [one.merchant_id for one in unproved(conn, hours=26)] == ["m0"]
+    history.run("UPDATE loyalty.accounts SET next_seq = 2 WHERE merchant_id = 'm0'")
+    proved(history, is_full=False)
+    assert found(history, classes=[CHECK_FAILED]) == []
+    with reading(history.engine) as conn:
+        assert unproved(conn, hours=26) == []
+
+
+def test_a_merchant_is_late_when_its_full_proof_is_and_never_before_it_had_accounts_for_so_long(history: Shop) -> None:
+    def late() -> list[str]:
+        with reading(history.engine) as conn:
+            return [one.merchant_id for one in unproved(conn, hours=26)]
+
+    history.merchant("empty")
+    assert late() == []
+    history.run("UPDATE loyalty.accounts SET created_at = now() - interval '27 hours'")
+    assert late() == ["m1"]
+    proved(history)
+    assert late() == []
+    history.run("UPDATE loyalty.integrity_marks SET fully_verified_at = now() - interval '27 hours'")
+    proved(history, is_full=False)
+    assert late() == ["m1"]
+
+
+def test_a_second_proof_waits_for_the_first(history: Shop) -> None:
+    with history.engine.connect() as first:
+        integrity.lock(first)
+        first.commit()
+        with ThreadPoolExecutor(1) as second:
+            waiting = second.submit(proved, history)
+            until_somebody_waits_for_a_lock(history)
+            assert not waiting.done()
+            integrity.unlock(first)
+            first.commit()
+            assert len(waiting.result(timeout=60)) == 1
+
+
+def until_somebody_waits_for_a_lock(shop: Shop) -> None:
+    for _ in range(600):
+        if shop.value("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            return
+        time.sleep(0.05)
+    raise AssertionError("nobody waits")
+
+
+def test_a_lost_connection_is_no_finding_and_may_be_tried_again(history: Shop) -> None:
+    with pytest.raises(OperationalError) as lost:
+        list(prove(connect("postgresql://nobody@127.0.0.1:1/nowhere"), is_full=True))
+    assert is_transient(lost.value)
+    assert found(history) == []

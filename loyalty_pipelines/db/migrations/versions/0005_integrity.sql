@@ -71,6 +71,7 @@ CREATE TABLE loyalty.integrity_repairs (
     merchant_id text COLLATE "C" NOT NULL,
     repair_id bigint GENERATED ALWAYS AS IDENTITY,
     account_id bigint NOT NULL,
+    last_seq bigint NOT NULL,
     before jsonb NOT NULL,
     after jsonb NOT NULL,
     reason text NOT NULL,
@@ -81,8 +82,11 @@ CREATE TABLE loyalty.integrity_repairs (
     PRIMARY KEY (merchant_id, repair_id)
 );
 CREATE INDEX integrity_repairs_by_number ON loyalty.integrity_repairs (repair_id);
+CREATE INDEX integrity_repairs_by_account ON loyalty.integrity_repairs (merchant_id, account_id);
 COMMENT ON TABLE loyalty.integrity_repairs IS
 'Columns of accounts that had drifted from an intact ledger and were set right, with what they were before.';
+COMMENT ON COLUMN loyalty.integrity_repairs.last_seq IS
+'The account''s last entry then. Breaks up to the one after it are explained: the balance had drifted, and was set right.';
 
 -- Rules as functions ----------------------------------------------------------------------------------------
 
@@ -124,22 +128,28 @@ $function$;
 CREATE FUNCTION loyalty.account_history(
     p_merchant_id text, p_account_id bigint, p_entries bigint, p_balance bigint
 ) RETURNS TABLE (
-    entries bigint, last_seq bigint, last_balance bigint, points numeric, stamps bigint, missing bigint, broken bigint,
-    jump numeric, evidence jsonb, digest bigint, expiries bigint
+    last_seq bigint, last_balance bigint, points numeric, stamps bigint, missing bigint, broken bigint,
+    first_broken_seq bigint, unsound bigint, jump numeric, evidence jsonb, expiries bigint
 )
 LANGUAGE sql STABLE ROWS 1
 AS $function$
     -- What the entries of an account say, after the first p_entries that led to p_balance: how many are missing between
-    -- them, how many don't begin where the one before ended, and by how many points they jump in all.
+    -- them, how many don't begin where the one before ended, by how many points these jump in all, and how many don't add
+    -- up in themselves. Where a balance had drifted and was repaired, the jumps there and back are no breaks.
     SELECT
-        count(*),
         coalesce(max(e.seq), p_entries),
         coalesce((array_agg(e.balance_after ORDER BY e.seq DESC))[1], p_balance),
         coalesce(sum(e.points), 0),
         coalesce(sum(e.stamps), 0),
         coalesce(sum(e.seq - e.previous_seq - 1), 0)::bigint,
         count(*) FILTER (WHERE e.is_broken),
-        coalesce(sum(e.balance_before - e.previous_balance) + sum(e.balance_after - e.balance_before - e.points), 0),
+        min(e.seq) FILTER (WHERE e.is_broken),
+        count(*) FILTER (WHERE e.balance_after <> e.balance_before + e.points),
+        coalesce(
+            sum(e.balance_before - e.previous_balance + e.balance_after - e.balance_before - e.points)
+            FILTER (WHERE e.is_broken),
+            0
+        ),
         coalesce(
             jsonb_agg(
                 jsonb_build_object(
@@ -151,7 +161,6 @@ AS $function$
             ) FILTER (WHERE e.is_broken AND e.place <= 5),
             '[]'
         ),
-        coalesce(bit_xor(e.digest), 0),
         count(*) FILTER (WHERE e.kind = 'expired' OR e.reference_type = 'expiry')
     FROM (
         SELECT
@@ -160,7 +169,8 @@ AS $function$
         FROM (
             SELECT
                 g.*,
-                g.seq <> g.previous_seq + 1 OR g.balance_before <> g.previous_balance
+                g.seq <> g.previous_seq + 1
+                OR (g.balance_before <> g.previous_balance AND g.seq > coalesce(r.last_seq + 1, 0))
                 OR g.balance_after <> g.balance_before + g.points AS is_broken
             FROM (
                 SELECT
@@ -171,12 +181,16 @@ AS $function$
                     l.balance_before,
                     l.balance_after,
                     l.reference_type,
-                    loyalty.entry_digest(l.seq, l.kind, l.points, l.stamps, l.reference_id) AS digest,
                     lag(l.seq, 1, p_entries) OVER (ORDER BY l.seq) AS previous_seq,
                     lag(l.balance_after, 1, p_balance) OVER (ORDER BY l.seq) AS previous_balance
                 FROM loyalty.ledger_entries AS l
                 WHERE l.merchant_id = p_merchant_id COLLATE "C" AND l.account_id = p_account_id AND l.seq > p_entries
             ) AS g
+            CROSS JOIN (
+                SELECT max(p.last_seq) AS last_seq
+                FROM loyalty.integrity_repairs AS p
+                WHERE p.merchant_id = p_merchant_id COLLATE "C" AND p.account_id = p_account_id AND p.undone_at IS NULL
+            ) AS r
         ) AS f
     ) AS e
 $function$;
@@ -240,6 +254,27 @@ WHERE k.is_complete
     AND k.timezone = CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END;
 COMMENT ON VIEW loyalty.settled_expiry_terms IS
 'Merchants whose points expire, and whose dates were all computed by the terms of now: others wait for their next night.';
+
+CREATE FUNCTION loyalty.sealed_part(p_merchant_id text, p_account_id bigint)
+RETURNS TABLE (entries bigint, entries_now bigint, is_unchanged boolean)
+LANGUAGE sql STABLE ROWS 1
+AS $function$
+    -- How many entries of an account are sealed, how many of them are there, and whether they are those. One row; without a
+    -- seal nothing is sealed, and unchanged.
+    SELECT
+        coalesce(z.entries, 0),
+        now_there.entries,
+        coalesce(z.entries, 0) = now_there.entries AND coalesce(z.digest, 0) = now_there.digest
+    FROM (SELECT 1) AS one
+    LEFT JOIN loyalty.account_seals AS z ON z.merchant_id = p_merchant_id COLLATE "C" AND z.account_id = p_account_id
+    CROSS JOIN LATERAL (
+        SELECT
+            count(*) AS entries,
+            coalesce(bit_xor(loyalty.entry_digest(e.seq, e.kind, e.points, e.stamps, e.reference_id)), 0) AS digest
+        FROM loyalty.ledger_entries AS e
+        WHERE e.merchant_id = p_merchant_id COLLATE "C" AND e.account_id = p_account_id AND e.seq <= z.entries
+    ) AS now_there
+$function$;
 
 CREATE FUNCTION loyalty.last_expiry_in_force(p_merchant_id text, p_account_id bigint) RETURNS bigint
 LANGUAGE sql STABLE

@@ -1,0 +1,102 @@
+"""Repairs of accounts whose columns drifted from an intact ledger. Functions take a connection and never commit."""
+
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db import findings
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.findings import Finding, NoSuchFindingError
+from loyalty_pipelines.domain.integrity import REPAIRABLE, SUBJECT
+from loyalty_pipelines.domain.integrity_repairs import (
+    NoSuchRepairError,
+    NotAcceptableError,
+    Repair,
+    RepairPlan,
+    RepairUndoneError,
+)
+
+REPAIRABLE_ACCOUNTS = load("integrity/repairable")
+LOCK_ACCOUNT = load("integrity/lock_account")
+REPAIR = load("integrity/repair")
+LOCK_REPAIR = load("integrity/lock_repair")
+UNDO_REPAIR = load("integrity/undo_repair")
+REPAIRS = load("integrity/repairs")
+ACCEPT_HISTORY = load("integrity/accept_history")
+
+NOT_INTACT = "its entries don't continue each other, or are not those that were sealed: the ledger has no one answer"
+NOTHING_LEFT = "its columns are what its ledger says by now"
+
+
+def plans(conn: Connection, *, merchant_id: str | None = None, account_id: int | None = None) -> Sequence[RepairPlan]:
+    """Return what could be repaired: accounts with an open finding that an intact ledger settles."""
+    values = {"classes": list(REPAIRABLE), "merchant_id": merchant_id, "account_id": account_id}
+    return [
+        RepairPlan(
+            merchant_id=row.merchant_id,
+            account_id=row.account_id,
+            customer_id=row.customer_id,
+            last_seq=row.last_seq,
+            before=row.before,
+            after=row.after,
+            refusal=_refusal(is_intact=row.is_intact, is_changed=row.before != row.after),
+        )
+        for row in conn.execute(REPAIRABLE_ACCOUNTS, values)
+    ]
+
+
+def repair(conn: Connection, plan: RepairPlan, *, reason: str, actor: str) -> tuple[RepairPlan, int | None]:
+    """Repair one account as its ledger says under its lock, whatever the plan said; return that plan and its number.
+
+    The number is None where nothing was repaired: the plan returned says why.
+    """
+    key = {"merchant_id": plan.merchant_id, "account_id": plan.account_id}
+    conn.execute(LOCK_ACCOUNT, key)
+    current = plans(conn, **key)
+    if not current or current[0].refusal:
+        return (current[0] if current else plan), None
+    (found,) = current
+    values = {
+        "last_seq": found.last_seq,
+        "before": json.dumps(dict(found.before)),
+        "after": json.dumps(dict(found.after)),
+    }
+    return found, conn.execute(REPAIR, {**key, **values, "reason": reason, "actor": actor}).scalar_one()
+
+
+def undo(conn: Connection, number: int, *, actor: str) -> Repair:
+    """Take back what a repair changed, by how much it did; raise when there is none or it was undone."""
+    row = conn.execute(LOCK_REPAIR, {"repair_id": number}).mappings().one_or_none()
+    if row is None:
+        raise NoSuchRepairError(number)
+    made = Repair(**row)
+    if made.undone_by is not None and made.undone_at is not None:
+        raise RepairUndoneError(number, by=made.undone_by, at=made.undone_at)
+    conn.execute(UNDO_REPAIR, {"repair_id": number, "actor": actor})
+    return made
+
+
+def repairs(conn: Connection, *, merchant_id: str | None = None, limit: int = 100) -> Sequence[Repair]:
+    """Return the newest repairs."""
+    values = {"merchant_id": merchant_id, "row_limit": limit}
+    return [Repair(**row) for row in conn.execute(REPAIRS, values).mappings()]
+
+
+def accept_history(conn: Connection, number: int, *, reason: str, actor: str) -> Finding:
+    """Take a changed history as it is: close its finding, and have the next full proof seal it anew."""
+    found = findings.findings(conn, subject=SUBJECT, number=number, is_closed_too=True)
+    if not found:
+        raise NoSuchFindingError(number)
+    (one,) = found
+    if one.class_name != "history_changed" or one.closed_at is not None:
+        raise NotAcceptableError(number, class_name=one.class_name, is_closed=one.closed_at is not None)
+    values = {"merchant_id": one.merchant_id, "account_id": int(one.object_id), "finding_id": number}
+    conn.execute(ACCEPT_HISTORY, {**values, "reason": reason, "actor": actor})
+    return one
+
+
+def _refusal(*, is_intact: bool, is_changed: bool) -> str | None:
+    if not is_intact:
+        return NOT_INTACT
+    return None if is_changed else NOTHING_LEFT

@@ -1,0 +1,46 @@
+-- Accounts with an open finding of a class that an intact ledger settles, and what their columns should be. Not intact: an
+-- entry is missing, doesn't add up, or is another one than was sealed; or one that isn't sealed doesn't continue the one
+-- before. Where all before it is sealed, it was written on a balance that had drifted. :account_id NULL: all of them.
+-- Indexes findings_open, accounts_pkey, ledger_entries_pkey.
+SELECT
+    a.merchant_id,
+    a.account_id,
+    a.customer_id,
+    h.missing = 0
+    AND h.unsound = 0
+    AND a.next_seq - 1 <= h.last_seq
+    AND sealed.is_unchanged
+    AND (h.broken = 0 OR h.first_broken_seq <= sealed.entries + 1) AS is_intact,
+    h.last_seq,
+    jsonb_build_object(
+        'balance', a.balance,
+        'stamp_count', a.stamp_count,
+        'held', a.held,
+        'next_seq', a.next_seq,
+        'last_expiry_seq', a.last_expiry_seq
+    ) AS before,
+    jsonb_build_object(
+        'balance', h.points,
+        'stamp_count', h.stamps,
+        'held', loyalty.open_holds(a.merchant_id, a.account_id),
+        'next_seq', h.last_seq + 1,
+        'last_expiry_seq', loyalty.last_expiry_in_force(a.merchant_id, a.account_id)
+    ) AS after
+FROM (
+    SELECT
+        f.merchant_id,
+        CAST(f.object_id AS bigint) AS account_id
+    FROM loyalty.findings AS f
+    WHERE
+        f.closed_at IS NULL
+        AND f.subject = 'integrity'
+        AND f.object_type = 'account'
+        AND f.class = ANY(CAST(:classes AS text[]))
+        AND (CAST(:merchant_id AS text) IS NULL OR f.merchant_id = CAST(:merchant_id AS text))
+        AND (CAST(:account_id AS bigint) IS NULL OR f.object_id = CAST(CAST(:account_id AS bigint) AS text))
+    GROUP BY f.merchant_id, f.object_id
+) AS wrong
+INNER JOIN loyalty.accounts AS a ON a.merchant_id = wrong.merchant_id AND a.account_id = wrong.account_id
+CROSS JOIN LATERAL loyalty.account_history(a.merchant_id, a.account_id, 0, 0) AS h
+CROSS JOIN LATERAL loyalty.sealed_part(a.merchant_id, a.account_id) AS sealed
+ORDER BY a.merchant_id, a.account_id;
