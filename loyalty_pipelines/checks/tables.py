@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ SHOWN = 10
 
 def table(rows: Sequence[Any], columns: Sequence[str]) -> dg.TableMetadataValue:
     """Return domain objects as a metadata table with the named attributes as columns; instants as ISO 8601."""
-    kinds = {int: "int", float: "float"}
+    kinds = {int: "int", float: "float", Decimal: "float"}
     return dg.MetadataValue.table(
         records=[dg.TableRecord({name: _cell(getattr(row, name)) for name in columns}) for row in rows],
         schema=dg.TableSchema(
@@ -24,4 +25,6 @@ def table(rows: Sequence[Any], columns: Sequence[str]) -> dg.TableMetadataValue:
 
 
 def _cell(value: Any) -> Any:
-    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return float(value) if isinstance(value, Decimal) else value

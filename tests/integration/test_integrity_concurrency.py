@@ -4,6 +4,7 @@ import multiprocessing
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
 import pytest
@@ -57,7 +58,7 @@ def write(url: str, number: int, stop: Event) -> None:
 
 
 @contextmanager
-def writers(url: str) -> Iterator[list[multiprocessing.process.BaseProcess]]:
+def writers(url: str) -> Iterator[list[BaseProcess]]:
     """Processes that write until the end of the block; each must have lived until then."""
     spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()

@@ -1,5 +1,5 @@
 -- Orders whose entries are not what they are accounted for, account by account, and orders that were awarded twice: two
--- entries 'earned', or two accounts that deserve them. Indexes ledger_entries_reference_once, order_points_pkey.
+-- entries 'earned', two accounts that deserve them, or several credits and too many points. Indexes ledger_entries_reference_once, order_points_pkey.
 INSERT INTO found (merchant_id, class, object_type, object_id, points_difference, evidence)
 SELECT
     f.merchant_id,
@@ -21,7 +21,8 @@ FROM (
             ELSE 0
         END AS points_deserved,
         coalesce(sum(one.times_earned), 0) > 1
-        OR count(*) FILTER (WHERE one.target_points > 0) > 1 AS is_twice,
+        OR count(*) FILTER (WHERE one.target_points > 0) > 1
+        OR coalesce(sum(one.credits) > 1 AND sum(one.points_in_ledger) > sum(one.in_force_points), false) AS is_twice,
         coalesce(
             bool_or(one.points_in_ledger <> one.in_force_points OR one.stamps_in_ledger <> one.stamps_in_force), false
         ) AS is_different,
@@ -46,6 +47,7 @@ FROM (
             sum(b.points) AS points_in_ledger,
             sum(b.stamps) AS stamps_in_ledger,
             sum(b.times_earned) AS times_earned,
+            sum(b.credits) AS credits,
             sum(b.in_force_points) AS in_force_points,
             sum(b.stamps_in_force) AS stamps_in_force,
             sum(b.target_points) AS target_points
@@ -55,6 +57,7 @@ FROM (
                 e.points,
                 e.stamps,
                 CAST(e.kind = 'earned' AS integer) AS times_earned,
+                CAST(e.points > 0 AS integer) AS credits,
                 0 AS in_force_points,
                 0 AS stamps_in_force,
                 0 AS target_points
@@ -63,6 +66,7 @@ FROM (
             UNION ALL
             SELECT
                 op.account_id,
+                0,
                 0,
                 0,
                 0,
