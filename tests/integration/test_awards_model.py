@@ -34,6 +34,7 @@ from loyalty_pipelines.domain.repairs import Adjustment
 from tests.checkout import Checkout
 from tests.cli import Cli
 from tests.expiry import NO_LIMITS
+from tests.integrity import found, proved
 from tests.model import FROM_THE_START, POINT_VALUE, Model, Night, Order, Rules
 from tests.shop import Shop
 from tests.time_travel import Clock
@@ -172,6 +173,12 @@ class Histories(RuleBasedStateMachine):
         for _ in range(times):
             self.shop.enqueue(order_id, merchant=self.merchant)
             self.model.note(order_id, None if order.status == "deleted" else order.customer)
+
+    @rule(is_full=st.booleans())
+    def prove(self, is_full: bool) -> None:
+        """Whatever was done, the proof finds nothing wrong."""
+        proved(self.shop, self.merchant, is_full=is_full)
+        assert found(self.shop, merchant_id=self.merchant, is_closed_too=True) == []
 
     @rule()
     def sweep(self) -> None:
@@ -730,6 +737,8 @@ class Histories(RuleBasedStateMachine):
         assert found == {order_id: hold.status for order_id, hold in model.holds.items()}
         assert shop.inbox(merchant=self.merchant) == 0
         assert shop.problems(merchant=self.merchant) == []
+        self.prove(is_full=False)
+        self.prove(is_full=True)
 
 
 @pytest.mark.timeout(300 + 6 * EXAMPLES)
