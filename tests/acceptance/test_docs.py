@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from loyalty_pipelines.db import programs, repairs, sources
 from loyalty_pipelines.db.expiry_run import expire_merchants
@@ -32,7 +32,13 @@ NAMES = {
 }
 # Run by the developer, by CI and by tests of their own; here only their targets are looked up.
 MAKE = re.compile(r"^make (\S+)")
-FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send")
+FINDS_PROBLEMS = (
+    "loyalty status",
+    "loyalty award",
+    "loyalty queue retry",
+    "loyalty notifications send",
+    "loyalty integrity check",
+)
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 
@@ -75,6 +81,7 @@ def test_the_commands_of_a_document_run_as_printed(
             _forget_the_mapping(engine)
         number = _failed_mail(engine) if command.startswith("loyalty notifications") else 0
         number = _parked_item(engine) if command.startswith("loyalty queue") else number
+        number = _changed_history(engine) if command.startswith("loyalty integrity") else number
         run_id = _run_that_took_points(engine) if "RUN_ID" in command else ""
         run(re.sub(r"\bNUMBER\b", str(number), command.replace("RUN_ID", run_id)), environment, tmp_path)
 
@@ -100,16 +107,18 @@ def run(command: str, environment: dict[str, str], folder: Path) -> None:
 def _parked_item(engine: Engine) -> int:
     """Return the number of an open item of the queue, parked; whatever was done about the one before."""
     with engine.begin() as conn:
-        conn.execute(
-            text("INSERT INTO loyalty.accounts (merchant_id, customer_id) VALUES ('1', :ann) ON CONFLICT DO NOTHING"),
-            {"ann": ANN},
-        )
+        _make_account(conn)
         number = conn.execute(
             text("SELECT loyalty.report_failed_update(:ann, 0, 1000000, 'no-such-order', p_merchant_id => '1')"),
             {"ann": ANN},
         ).scalar_one()
         conn.execute(text("UPDATE loyalty.reconciliation_queue SET parked_at = now() WHERE resolved_at IS NULL"))
     return number
+
+
+def _make_account(conn: Connection) -> None:
+    statement = "INSERT INTO loyalty.accounts (merchant_id, customer_id) VALUES ('1', :ann) ON CONFLICT DO NOTHING"
+    conn.execute(text(statement), {"ann": ANN})
 
 
 def _failed_mail(engine: Engine) -> int:
@@ -123,6 +132,19 @@ def _failed_mail(engine: Engine) -> int:
                 "RETURNING notification_id"
             ),
             {"ann": ANN},
+        ).scalar_one()
+
+
+def _changed_history(engine: Engine) -> int:
+    """Return the number of a finding that can be accepted; whatever was done about the one before."""
+    with engine.begin() as conn:
+        _make_account(conn)
+        return conn.execute(
+            text(
+                "INSERT INTO loyalty.findings (merchant_id, subject, class, severity, object_type, object_id) "
+                "SELECT '1', 'integrity', 'history_changed', 'error', 'account', coalesce(max(object_id::integer), 0) + 1000 "
+                "FROM loyalty.findings WHERE class = 'history_changed' RETURNING finding_id"
+            )
         ).scalar_one()
 
 
