@@ -142,7 +142,7 @@ def _changed_history(engine: Engine) -> int:
         return conn.execute(
             text(
                 "INSERT INTO loyalty.findings (merchant_id, subject, class, severity, object_type, object_id) "
-                "SELECT '1', 'integrity', 'history_changed', 'error', 'account', 1000 + coalesce(max(object_id::int), 0) "
+                "SELECT '1', 'integrity', 'history_changed', 'error', 'account', coalesce(max(object_id::int), 0) + 9 "
                 "FROM loyalty.findings WHERE class = 'history_changed' RETURNING finding_id"
             )
         ).scalar_one()
