@@ -87,7 +87,7 @@ def record(
 def _of_merchants(
     engine: Engine, merchants: Sequence[str] | None, read: Callable[[Connection, Sequence[str]], Report]
 ) -> tuple[list[Report], dict[str, str]]:
-    """Return one report of all merchants; or, where a row of one is refused, one report per merchant, and the reasons."""
+    """Return one report of all merchants; where a row of one is refused, one report per merchant, and the reasons."""
 
     def ids() -> list[str]:
         with reading(engine) as conn:

@@ -40,8 +40,8 @@ class UnknownKindError(LoyaltyError):
         self.merchant_id = merchant_id
         self.kinds = tuple(kinds)
         super().__init__(
-            f"The ledger of merchant {merchant_id} has entries of kind {', '.join(kinds)}: expected one that the report "
-            f"has a column for ({', '.join(COLUMN_OF_KIND)}). Give the kind a column in domain/liability.py."
+            f"The ledger of merchant {merchant_id} has entries of kind {', '.join(kinds)}: expected one of those "
+            f"that have a column ({', '.join(COLUMN_OF_KIND)}). Give the kind a column in domain/liability.py."
         )
 
 
