@@ -9,6 +9,8 @@ from loyalty_pipelines.domain.errors import ConfigurationError
 VARIABLE = "LOYALTY_TIMEZONE"
 # When points expire, every night.
 EXPIRY_HOUR = 2
+# When reports are written: after expiry and the nightly proof.
+REPORTS_HOUR = 5
 
 
 def platform_timezone() -> ZoneInfo:

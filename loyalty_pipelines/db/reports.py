@@ -69,7 +69,7 @@ def redemptions(conn: Connection, merchant_ids: Sequence[str], *, days: int, mon
     merchants = _merchants(conn, merchant_ids, months=0)
     return RedemptionReport(
         as_of=conn.execute(NOW).scalar_one(),
-        merchant_ids=[one.merchant_id for one in merchants],
+        present_months={one.merchant_id: one.month_on for one in merchants},
         days=_periods(conn, merchants, unit=Unit.DAY, periods=days),
         months=_periods(conn, merchants, unit=Unit.MONTH, periods=months),
     )

@@ -46,7 +46,7 @@ def report_redemptions(
     found, failures = _of_merchants(engine, merchants, partial(reports.redemptions, days=days, months=months))
     return replace(
         found[0],
-        merchant_ids=[each for one in found for each in one.merchant_ids],
+        present_months={name: month_on for one in found for name, month_on in one.present_months.items()},
         days=[each for one in found for each in one.days],
         months=[each for one in found for each in one.months],
         failures=failures,

@@ -58,10 +58,16 @@ class RedemptionReport:
     """What was redeemed at the chosen merchants, by day and by month; a period without anything has no row."""
 
     as_of: datetime
-    merchant_ids: Sequence[str]
+    # By merchant: the first day of its present month.
+    present_months: Mapping[str, date]
     days: Sequence[RedemptionPeriod]
     months: Sequence[RedemptionPeriod]
     failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def merchant_ids(self) -> list[str]:
+        """Return the merchants, sorted."""
+        return sorted(self.present_months)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,8 @@ COLUMN_OF_KIND: Mapping[str, tuple[str, int]] = {
     "reversed": ("reversed", -1),
     "adjusted": ("adjusted", 1),
 }
+# What a sum is called whose money can't be told.
+CURRENCY_UNKNOWN = "currency or value of a point unknown"
 # In the order in which they are shown, each with its sign in the sum.
 COLUMNS: Mapping[str, int] = dict(COLUMN_OF_KIND.values())
 # A report shows this one and so many months before it.

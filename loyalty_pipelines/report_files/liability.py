@@ -8,7 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from loyalty_pipelines.domain.liability import COLUMNS, CalendarLine, LiabilityReport, MerchantLiability
+from loyalty_pipelines.domain.liability import (
+    COLUMNS,
+    CURRENCY_UNKNOWN,
+    CalendarLine,
+    LiabilityReport,
+    MerchantLiability,
+)
 from loyalty_pipelines.domain.money import total
 from loyalty_pipelines.report_files.charts import columns, line_and_bars
 from loyalty_pipelines.report_files.pages import chart, page
@@ -18,7 +24,6 @@ from loyalty_pipelines.report_files.tables import ReportFile, csv_file, csv_text
 MERCHANTS_SHOWN = 200
 MERCHANTS_DETAILED = 50
 CURRENCIES_SHOWN = 4
-UNKNOWN = "Currency or value of a point unknown"
 
 MONTH_COLUMNS = ("merchant_id", "month", "is_closed", "timezone", "opening", *COLUMNS, "closing", "currency",
                  "point_value_amount", "closing_amount")  # fmt: skip
@@ -141,7 +146,7 @@ def _section(currency: str | None, members: Sequence[MerchantLiability], *, key:
     calendar = _calendar_of(currency, members)
     going = [line for line in calendar if line.what in ("overdue", "month", "later")]
     return CurrencySection(
-        name=currency or UNKNOWN,
+        name=currency or CURRENCY_UNKNOWN.capitalize(),
         currency=currency,
         calendar=calendar,
         months_svg=chart(
