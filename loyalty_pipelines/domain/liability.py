@@ -213,7 +213,7 @@ def liability_of(
         found["entries"] += one.entries
     if unknown:
         raise UnknownKindError(merchant_id=merchant.merchant_id, kinds=sorted(unknown))
-    made = _months(merchant, sums)
+    made = _months(merchant, sums, since=_months_later(merchant.month_on, -max(months, BREAKAGE_MONTHS)))
     held_apart = list(buckets)
     calendar = _calendar(merchant, held_apart)
     return MerchantLiability(
@@ -226,15 +226,16 @@ def liability_of(
     )
 
 
-def _months(merchant: ReportedMerchant, sums: Mapping[date | None, Counter[str]]) -> list[LiabilityMonth]:
-    """Return the months from the first with an entry to the present one, those without an entry, too."""
+def _months(
+    merchant: ReportedMerchant, sums: Mapping[date | None, Counter[str]], *, since: date
+) -> list[LiabilityMonth]:
+    """Return the months from `since`, or the first entry if that is later, to the present one; quiet ones, too."""
     named = [one for one in sums if one is not None]
     # An entry of a transaction that began after this one: the first of a new month.
     last = max([merchant.month_on, *named])
-    since = min([merchant.month_on, *named])
+    month_on = since if None in sums else min([merchant.month_on, *named])
     balance = sums[None]["change"] if None in sums else 0
     found = []
-    month_on = since
     while month_on <= last:
         here = sums.get(month_on, Counter())
         found.append(
