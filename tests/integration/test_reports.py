@@ -416,8 +416,10 @@ def test_redemptions_are_counted_with_customers_worth_and_share(shop: Shop) -> N
     for order in ("h1", "h2", "h3"):
         checkout.reserve(order, 10, "bob")
     checkout.release("h1")
-    shop.run("UPDATE loyalty.holds SET reserved_at = now() - interval '2 hours', expires_at = now() - interval '1 hour' "
-             "WHERE order_id = 'h2'")  # fmt: skip
+    shop.run(
+        "UPDATE loyalty.holds SET reserved_at = now() - interval '2 hours', expires_at = now() - interval '1 hour' "
+        "WHERE order_id = 'h2'"
+    )
     checkout.release("h2")
     report = report_redemptions(shop.engine)
     for found in (period(list(report.days), "m1"), period(list(report.months), "m1")):
