@@ -245,8 +245,8 @@ def test_a_merchant_without_entries_owes_nothing_and_has_this_month(shop: Shop) 
 def test_a_merchant_that_left_the_shop_still_owes_and_keeps_its_months(shop: Shop) -> None:
     shop.merchant("gone", timezone="Pacific/Kiritimati", currency="AUD", point_value_amount=Decimal(1))
     last_month = shop.value(
-        "SELECT (date_trunc('month', now() AT TIME ZONE 'Pacific/Kiritimati') AT TIME ZONE 'Pacific/Kiritimati') "
-        "- interval '1 minute'"
+        "SELECT (date_trunc('month', now() AT TIME ZONE 'Pacific/Kiritimati') - interval '1 month') "
+        "AT TIME ZONE 'Pacific/Kiritimati' + interval '1 minute'"
     )
     insert(shop, "ann", "earned", 40, last_month, merchant="gone")
     shop.run(
