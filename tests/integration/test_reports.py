@@ -259,6 +259,9 @@ def test_a_merchant_that_left_the_shop_still_owes_and_keeps_its_months(shop: Sho
     assert (one.closing, one.amount, one.merchant.currency) == (40, None, None)
     assert one.months == before.months
     assert before.amount == Decimal("40.00")
+    # One that neither the shop nor the programmes know.
+    insert(shop, "ann", "opening", 3, "now", merchant="only in the ledger")
+    assert liability(shop, "only in the ledger").closing == 3
 
 
 def test_without_a_programme_points_have_no_worth(shop: Shop) -> None:
@@ -345,6 +348,7 @@ def test_breakage_is_what_expired_of_what_was_earned_in_twelve_closed_months(sho
         at = shop.value(f"SELECT {month} + make_interval(months => :months, hours => 1)", months=months)
         insert(shop, "ann", kind, points, at)
     assert liability(shop, months=2).breakage == Decimal("0.1250")
+    assert liability(shop, months=24).breakage == Decimal("0.1250")
 
 
 def test_what_is_awarded_between_two_statements_of_a_report_is_in_all_of_it_or_in_none(
@@ -435,16 +439,17 @@ def test_redemptions_are_of_the_merchants_day_and_end_where_they_are_asked_to(sh
     shop.merchant("m2", timezone=TOKYO)
     midnight = shop.value("SELECT date_trunc('day', now() AT TIME ZONE 'Asia/Tokyo') AT TIME ZONE 'Asia/Tokyo'")
     insert(shop, "ann", "earned", 100, midnight - timedelta(days=9), merchant="m2")
-    for hours in (-73, -71, -1, 0):
+    # Luxembourg's midnight is between the second and the third: one customer of one day all the same.
+    for hours in (-73, -71, -60, -1, 0):
         insert(shop, "ann", "redeemed", -10, midnight + timedelta(hours=hours), merchant="m2")
     today = midnight.astimezone(ZoneInfo(TOKYO)).date()
     report = report_redemptions(shop.engine, days=3)
-    assert {one.period_on: one.redemptions for one in report.days} == {
-        today - timedelta(days=3): 1,
-        today - timedelta(days=1): 1,
-        today: 1,
+    assert {one.period_on: (one.redemptions, one.customers) for one in report.days} == {
+        today - timedelta(days=3): (2, 1),
+        today - timedelta(days=1): (1, 1),
+        today: (1, 1),
     }
-    assert sum(one.redemptions for one in report.months) == 4
+    assert sum(one.redemptions for one in report.months) == 5
 
 
 def test_activity_is_the_newest_entries_of_each_merchant(shop: Shop) -> None:
