@@ -245,8 +245,8 @@ def test_a_folder_that_refuses_leaves_nothing_half_written(tmp_path: Path) -> No
     (tmp_path / "reports" / "r" / "2026-11-21" / "run-3" / "b.html").mkdir(parents=True)
     with pytest.raises(ReportNotWrittenError):
         store.write("r", TWO, on=TODAY, run_id="run-3")
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part") or path.name == "a.csv" and
-                path.parent.name == "run-3"]  # fmt: skip
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part") or (path.name == "a.csv" and
+                path.parent.name == "run-3")]  # fmt: skip
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ReportNotWrittenError, match=r"Not a directory|File exists"):
