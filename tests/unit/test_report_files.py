@@ -21,6 +21,7 @@ from loyalty_pipelines.domain.liability import (
     liability_of,
 )
 from loyalty_pipelines.domain.money import rounded, worth
+from loyalty_pipelines.processes import reports_environment
 from loyalty_pipelines.report_files.activity import activity_files, redemption_files
 from loyalty_pipelines.report_files.liability import liability_files
 from loyalty_pipelines.report_files.tables import ReportFile, cell
@@ -205,6 +206,17 @@ def test_a_run_has_a_folder_of_its_own_and_the_newest_an_address(tmp_path: Path)
         *["b.html"] * 3,
         "latest.html",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("", "{here}/.loyalty/reports"), ("out", "{here}/out"), ("s3://b/x", "s3://b/x")]
+)
+def test_dagster_which_runs_elsewhere_writes_where_the_operator_stands(
+    said: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, said)
+    assert reports_environment() == {VARIABLE: meant.format(here=tmp_path)}
 
 
 def test_a_bucket_takes_reports_by_its_url() -> None:
