@@ -10,6 +10,7 @@ from loyalty_pipelines.assets.holds import RELEASED_HOLDS
 from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
 from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
+from loyalty_pipelines.assets.reports import POINTS_LIABILITY, RECENT_ACTIVITY, REDEMPTION_STATS
 
 # A run that is older than this is dead, whatever its status says: run monitoring ends it, and the sensors stop
 # waiting for it.
@@ -93,6 +94,21 @@ notification_checks_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
 
+reports_job = dg.define_asset_job(
+    "reports_job",
+    selection=dg.AssetSelection.assets(POINTS_LIABILITY, REDEMPTION_STATS, RECENT_ACTIVITY).without_checks(),
+    description="Writes the reports of the chosen merchants as HTML and CSV. Started by reports_schedule every night "
+    "for all of them.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+report_checks_job = dg.define_asset_job(
+    "report_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(POINTS_LIABILITY, REDEMPTION_STATS, RECENT_ACTIVITY),
+    description="Checks that the liability of every merchant is the sum of its balances.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
 
 integrity_job = dg.define_asset_job(
     "integrity_job",
@@ -141,4 +157,6 @@ JOBS = [
     integrity_checks_job,
     adjust_points_job,
     prune_history_job,
+    reports_job,
+    report_checks_job,
 ]

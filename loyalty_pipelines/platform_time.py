@@ -11,6 +11,8 @@ VARIABLE = "LOYALTY_TIMEZONE"
 EXPIRY_HOUR = 2
 # When everything is proved, after it.
 PROOF_HOUR = 3
+# When reports are written: after expiry and the nightly proof.
+REPORTS_HOUR = 5
 
 
 def platform_timezone() -> ZoneInfo:

@@ -16,6 +16,7 @@ import psutil
 
 from loyalty_pipelines import embedded
 from loyalty_pipelines.domain.errors import ConfigurationError
+from loyalty_pipelines.resources.report_store import VARIABLE as REPORTS_VARIABLE
 
 STOP_SECONDS = 20
 
@@ -51,7 +52,14 @@ def dagster_environment() -> dict[str, str]:
         "DAGSTER_POSTGRES_URL": embedded.dagster_url(),
         "DAGSTER_HOME": home,
         **mail_environment(),
+        **reports_environment(),
     }
+
+
+def reports_environment() -> dict[str, str]:
+    """Return where reports go, as Dagster's processes need it: they run in another folder than this one."""
+    place = os.environ.get(REPORTS_VARIABLE, "").strip() or str(embedded.home() / "reports")
+    return {REPORTS_VARIABLE: place if "://" in place else str(Path(place).expanduser().absolute())}
 
 
 def mail_environment() -> dict[str, str]:

@@ -14,10 +14,12 @@ from loyalty_pipelines.jobs import (
     notification_checks_job,
     prune_history_job,
     release_holds_job,
+    report_checks_job,
+    reports_job,
     sweep_points_job,
 )
 from loyalty_pipelines.partitions import MERCHANT
-from loyalty_pipelines.platform_time import EXPIRY_HOUR, PROOF_HOUR, platform_timezone
+from loyalty_pipelines.platform_time import EXPIRY_HOUR, PROOF_HOUR, REPORTS_HOUR, platform_timezone
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -164,6 +166,38 @@ prune_history_schedule = dg.ScheduleDefinition(
     description="Every night: removes old runs with their events.",
 )
 
+
+@dg.schedule(
+    job=reports_job,
+    cron_schedule=f"0 {REPORTS_HOUR} * * *",
+    # As of expiry_schedule.
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 05:00 in the platform's time zone (LOYALTY_TIMEZONE, else UTC), after expiry and the "
+    "proof of the balances: reports of all merchants in one run, those that left the shop, too.",
+)
+def reports_schedule(context: dg.ScheduleEvaluationContext):
+    in_flight = _run_in_flight(context.instance, reports_job.name, tags={SCHEDULE_NAME: "reports_schedule"})
+    if in_flight:
+        return dg.SkipReason(f"Reports run {in_flight} is not finished yet.")
+    merchants = context.instance.get_dynamic_partitions(MERCHANT)
+    if not merchants:
+        return dg.SkipReason("There are no merchants yet.")
+    return dg.RunRequest(
+        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
+        run_config={"ops": {"reports": {"config": {"everybody": True}}}},
+    )
+
+
+report_checks_schedule = dg.ScheduleDefinition(
+    name="report_checks_schedule",
+    job=report_checks_job,
+    cron_schedule=f"30 {REPORTS_HOUR} * * *",
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 05:30 in the platform's time zone: is what merchants owe the sum of their balances?",
+)
+
 SCHEDULES = [
     sweep_schedule,
     release_holds_schedule,
@@ -175,4 +209,6 @@ SCHEDULES = [
     integrity_nightly_schedule,
     integrity_checks_schedule,
     prune_history_schedule,
+    reports_schedule,
+    report_checks_schedule,
 ]

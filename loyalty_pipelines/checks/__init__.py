@@ -18,6 +18,7 @@ from loyalty_pipelines.checks.integrity import every_merchant_was_proved_lately,
 from loyalty_pipelines.checks.mail_templates import every_template_override_renders
 from loyalty_pipelines.checks.notifications import few_mails_fail, no_mail_waits_long
 from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
+from loyalty_pipelines.checks.reports import liability_equals_the_sum_of_balances
 
 CHECKS = [
     every_paid_order_has_its_points,
@@ -32,4 +33,5 @@ CHECKS = [
     every_template_override_renders,
     integrity_findings,
     every_merchant_was_proved_lately,
+    liability_equals_the_sum_of_balances,
 ]

@@ -20,6 +20,7 @@ from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
 from loyalty_pipelines.cli.queue import queue
 from loyalty_pipelines.cli.repairs import adjust, merge, restore
+from loyalty_pipelines.cli.reports import reports
 from loyalty_pipelines.cli.run import demo, up
 from loyalty_pipelines.cli.sources import sources
 from loyalty_pipelines.cli.status import status
@@ -56,6 +57,7 @@ for command in (
     notifications,
     templates,
     status,
+    reports,
 ):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):

@@ -1,0 +1,2 @@
+-- The instant of the snapshot's transaction. Reads nothing.
+SELECT now();
