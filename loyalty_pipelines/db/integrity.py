@@ -63,7 +63,7 @@ def verified_until(conn: Connection) -> str:
 
 def find_everything(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
     """Compare everything of these merchants, or of all: writes what is wrong into the temporary table `found`."""
-    _stage(conn)
+    create_tables(conn)
     find_in_balances(conn, merchant_ids)
     _execute(conn, merchant_ids, SUSPECT_SHARES, SUSPECT_SHARED_ORDERS, ANALYZE_ORDERS)
     _execute(conn, merchant_ids, FIND_IN_ORDERS, FIND_IN_REDEMPTIONS, FIND_DATES, FIND_MAILS)
@@ -76,7 +76,7 @@ def find_in_balances(conn: Connection, merchant_ids: Sequence[str] | None) -> No
 
 def find_in_new_entries(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
     """Compare what was written since these merchants were proved last, and what was wrong then."""
-    _stage(conn)
+    create_tables(conn)
     since = conn.execute(OLDEST_MARK, _bound(merchant_ids)).scalar_one()
     conn.execute(SUM_NEW_ENTRIES, {**_bound(merchant_ids), "since": since})
     _execute(conn, merchant_ids, ANALYZE_SUMS, SUSPECT_TOUCHED, FIND_IN_ACCOUNTS, TOUCHED_ORDERS, ANALYZE_ORDERS)
@@ -116,7 +116,8 @@ def unproved(conn: Connection, *, hours: int) -> Sequence[UnprovedMerchant]:
     return [UnprovedMerchant(**row) for row in conn.execute(UNPROVED, {"hours": hours}).mappings()]
 
 
-def _stage(conn: Connection) -> None:
+def create_tables(conn: Connection) -> None:
+    """Make the temporary tables of a proof; gone at the end of the transaction."""
     for statement in STAGE:
         conn.execute(statement)
     findings.create_found(conn)
