@@ -3,6 +3,7 @@
 import dagster as dg
 
 from loyalty_pipelines.assets.adjustments import adjust_points
+from loyalty_pipelines.assets.alerts import ALERTS
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN, EXPIRY_WARNINGS
 from loyalty_pipelines.assets.history import prune_history
@@ -92,6 +93,13 @@ notification_checks_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
 
+alert_checks_job = dg.define_asset_job(
+    "alert_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(ALERTS),
+    description="Checks that the alert channels work.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
 
 @dg.job(
     description="Adds points to one customer's balance or takes them, with a reason, once; a dry run unless told "
@@ -122,4 +130,5 @@ JOBS = [
     notification_checks_job,
     adjust_points_job,
     prune_history_job,
+    alert_checks_job,
 ]

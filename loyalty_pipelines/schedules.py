@@ -6,6 +6,7 @@ import dagster as dg
 
 from loyalty_pipelines.jobs import (
     IN_FLIGHT,
+    alert_checks_job,
     award_checks_job,
     expire_points_job,
     expiry_checks_job,
@@ -119,6 +120,14 @@ prune_history_schedule = dg.ScheduleDefinition(
     description="Every night: removes old runs with their events.",
 )
 
+alert_checks_schedule = dg.ScheduleDefinition(
+    name="alert_checks_schedule",
+    job=alert_checks_job,
+    cron_schedule="50 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: do the alert channels work?",
+)
+
 SCHEDULES = [
     sweep_schedule,
     release_holds_schedule,
@@ -127,4 +136,5 @@ SCHEDULES = [
     expiry_checks_schedule,
     notification_checks_schedule,
     prune_history_schedule,
+    alert_checks_schedule,
 ]

@@ -4,6 +4,7 @@ A check's description says what to do when it is red. Those that are errors are 
 fails with them: it holds nothing else up.
 """
 
+from loyalty_pipelines.checks.alerts import alert_channels_work
 from loyalty_pipelines.checks.awards import (
     every_paid_order_has_its_points,
     few_orders_are_missing,
@@ -31,4 +32,5 @@ CHECKS = [
     no_mail_waits_long,
     few_mails_fail,
     every_template_override_renders,
+    alert_channels_work,
 ]
