@@ -14,8 +14,8 @@ from loyalty_pipelines.resources.database import LedgerDatabase
     blocking=True,
     description=described(
         "Every configured alert channel took the last message that it was given. Red: alerts go to the next channel, "
-        "or nowhere. 'loyalty alerts test' says what each answers; correct the setting or the server, then run it again. "
-        "Where no channel is configured, nobody is told, and this is green.",
+        "or nowhere. 'loyalty alerts test' says what each answers; correct the setting or the server, then run it "
+        "again. Where no channel is configured, nobody is told, and this is green.",
         "alerts",
         "alert_channels_work is red",
     ),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping
@@ -12,6 +12,8 @@ from loyalty_pipelines.domain.alerts import (
     REMEMBERED,
     ChannelHealth,
     Claimed,
+    FailedJob,
+    OpenFindings,
     Problem,
     Severity,
     Silence,
@@ -20,6 +22,7 @@ from loyalty_pipelines.domain.alerts import (
     is_silenced,
 )
 
+NOW = load("alerts/now")
 LOOK = load("alerts/look")
 KNOWN = load("alerts/known")
 ADD = load("alerts/add")
@@ -43,26 +46,6 @@ PROBLEM = [one.name for one in fields(Problem)]
 # How long a channel that failed is left alone: doubling. A P0 never waits long for one that works again.
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(minutes=15)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenFindings:
-    """How many findings of a class are open, at how many merchants, and since when."""
-
-    subject: str
-    kind: str
-    findings: int
-    merchants: int
-    oldest_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedJob:
-    """At how many merchants the newest attempt of a job failed, and since when."""
-
-    job: str
-    merchants: int
-    oldest_at: datetime
 
 
 def look(conn: Connection, observer: str) -> datetime:
@@ -171,6 +154,11 @@ def silence(conn: Connection, name: str, *, time: timedelta, reason: str, actor:
 def unsilence(conn: Connection, name: str, *, actor: str) -> int:
     """End the silences over a problem; return how many there were."""
     return conn.execute(UNSILENCE, {"name": name, "actor": actor}).rowcount
+
+
+def now(conn: Connection) -> datetime:
+    """Return the time by PostgreSQL's clock."""
+    return conn.execute(NOW).scalar_one()
 
 
 def open_findings(conn: Connection) -> list[OpenFindings]:

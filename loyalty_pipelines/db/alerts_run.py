@@ -22,6 +22,7 @@ from loyalty_pipelines.domain.alerts import (
     Claimed,
     Sight,
     Source,
+    Watch,
     compare,
     message_about,
     route_of,
@@ -59,6 +60,20 @@ def waiting_updates(engine: Engine) -> QueueVerdict:
     """Return what the reconciliation queue says now, by the rule of its check."""
     with reading(engine) as conn:
         return judge_queue(queue_summary(conn))
+
+
+def watch(engine: Engine, *, longest_age: timedelta) -> Watch:
+    """Return what the database alone says; needs no Dagster."""
+    with reading(engine, is_one_snapshot=True) as conn:
+        return Watch(
+            as_of=alerts.now(conn),
+            sensor_age=alerts.since_look(conn, SENSOR),
+            longest_age=longest_age,
+            queue=judge_queue(queue_summary(conn)),
+            findings=tuple(alerts.open_findings(conn)),
+            jobs=tuple(alerts.failed_jobs(conn)),
+            failing_channels=tuple(name for name, one in alerts.channel_health(conn).items() if one.failures),
+        )
 
 
 def announce(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.mail_templates import one_line
 from loyalty_pipelines.domain.notifications import ADDRESS
+from loyalty_pipelines.domain.queue import QueueVerdict
 
 # A problem has to stay away for so long before it counts as over, and for twice as long each time it came back within a
 # day: whatever flaps becomes one problem.
@@ -25,6 +26,9 @@ IN_SHORT = 40
 MAX_DETAIL = 600
 MAX_MERCHANTS = 10
 SCHEMA_VERSION = 1
+# The names of problems that are no check, job or asset.
+SILENT_SENSOR = "alerts_sensor"
+TABLE_PROBLEM = "alert_table"
 
 
 class Severity(StrEnum):
@@ -65,7 +69,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Symptom:
-    """What an observer sees now: ids and numbers, nothing personal; `place` is its page in Dagster, without the host."""
+    """What an observer sees now: ids and numbers, nothing personal; `place` is its page in Dagster without the host."""
 
     name: str
     source: Source
@@ -141,7 +145,7 @@ class Silence:
 
 @dataclass(frozen=True, kw_only=True)
 class Claimed:
-    """A problem that this sender has leased, and what is to be said of it; `leased_until` also says whose lease it is."""
+    """A problem that this sender has leased, and what to say of it; `leased_until` also says whose lease it is."""
 
     problem: Problem
     event: Event
@@ -202,6 +206,80 @@ class Announced:
     sent: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     unsent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenFindings:
+    """How many findings of a class are open, at how many merchants, and since when."""
+
+    subject: str
+    kind: str
+    findings: int
+    merchants: int
+    oldest_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedJob:
+    """At how many merchants the newest attempt of a job failed, and since when."""
+
+    job: str
+    merchants: int
+    oldest_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What the database alone says, asked from outside Dagster: who looks, and what is wrong.
+
+    `sensor_age`: how long ago alerts_sensor looked; None: never.
+    """
+
+    as_of: datetime
+    sensor_age: timedelta | None
+    longest_age: timedelta
+    queue: QueueVerdict
+    findings: tuple[OpenFindings, ...]
+    jobs: tuple[FailedJob, ...]
+    failing_channels: tuple[str, ...]
+
+    @property
+    def is_sensor_silent(self) -> bool:
+        """Whether nobody looks inside Dagster."""
+        return self.sensor_age is None or self.sensor_age > self.longest_age
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, a sentence each; none: nothing is."""
+        found = [self._about_sensor()] if self.is_sensor_silent else []
+        if self.queue.is_red:
+            found.append(f"The reconciliation queue is red: {self.queue.description}")
+        found += [
+            f"{one.findings} open findings {one.kind} of {one.subject} at {one.merchants} merchants, since "
+            f"{one.oldest_at:%Y-%m-%d %H:%M} UTC."
+            for one in self.findings
+        ]
+        found += [f"The newest attempt of {one.job} failed at {one.merchants} merchants." for one in self.jobs]
+        found += [f"The alert channel {name} fails: 'loyalty alerts test'." for name in self.failing_channels]
+        return found
+
+    def sight(self) -> Sight:
+        """Return what alerts_sensor can't see: that it does not look. All else is told by it while it does."""
+        if not self.is_sensor_silent:
+            return Sight()
+        symptom = Symptom(
+            name=SILENT_SENSOR,
+            source=Source.WATCH,
+            state=State.RED,
+            title="alerts_sensor does not look",
+            detail=" ".join(self.lines),
+            since=self.as_of - self.sensor_age if self.sensor_age else self.as_of,
+        )
+        return Sight(symptoms=(symptom,))
+
+    def _about_sensor(self) -> str:
+        when = f"has not looked for {_span(self.sensor_age)}" if self.sensor_age else "has never looked"
+        return f"alerts_sensor {when}: is Dagster's daemon running, is the sensor on, do its ticks fail?"
 
 
 @dataclass(frozen=True, kw_only=True)

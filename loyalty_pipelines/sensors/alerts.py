@@ -72,13 +72,13 @@ def alerts_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, a
 def _table(alerter: Alerter, *, as_of: datetime) -> "tuple[AlertTable, Sight]":
     """Return the table in docs/alerts.md; where it can't be used, the default row for all, and that as a problem."""
     from loyalty_pipelines.domain.alert_table import AlertTable, AlertTableError
-    from loyalty_pipelines.domain.alerts import Sight, Source, State, Symptom
+    from loyalty_pipelines.domain.alerts import TABLE_PROBLEM, Sight, Source, State, Symptom
 
     try:
         return alerter.table(), Sight()
     except AlertTableError as error:
         symptom = Symptom(
-            name="alert_table",
+            name=TABLE_PROBLEM,
             source=Source.CHECK,
             state=State.RED,
             title="the table of alerts can't be used",
