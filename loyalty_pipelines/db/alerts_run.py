@@ -123,9 +123,11 @@ class _Round:
         left = {one.problem.problem_id: one for one in claimed}
         try:
             for route, group in self._by_route(claimed).items():
-                if self._send(group, route, as_of=as_of):
-                    for one in group:
-                        del left[one.problem.problem_id]
+                # From here on it may be on its way: whatever happens, its lease must end before anybody tries again.
+                for one in group:
+                    del left[one.problem.problem_id]
+                if not self._send(group, route, as_of=as_of):
+                    left |= {one.problem.problem_id: one for one in group}
         finally:
             if left:
                 self._give_back(list(left.values()))

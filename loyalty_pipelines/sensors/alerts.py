@@ -261,8 +261,15 @@ def _step_errors(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, s
     """Return the kind and text of the errors of a run's steps, without those of red checks in front of others."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     found = [entry.dagster_event.step_failure_data.error for entry in entries if entry.dagster_event]
-    errors = [(error.cls_name or "Error", error.message.strip()) for error in found if error is not None]
+    errors = [_cause(error) for error in found if error is not None]
     return sorted(errors, key=lambda error: error[0] == CHECK_FAILED)
+
+
+def _cause(error: Any) -> tuple[str, str]:
+    """Return kind and text of what was raised: Dagster wraps what is not its own."""
+    while error.cls_name not in (*WORDED, CHECK_FAILED) and error.cause is not None:
+        error = error.cause
+    return error.cls_name or "Error", error.message.strip()
 
 
 def _is_of_checks_only(instance: dg.DagsterInstance, run_id: str) -> bool:
