@@ -591,9 +591,9 @@ def _slack(text: str) -> str:
 
 
 def _when(problem: Problem, *, as_of: datetime) -> str:
-    start = f"{problem.started_at:%Y-%m-%d %H:%M} UTC"
+    start = f"{problem.started_at:%Y-%m-%d %H:%M}"
     if problem.ended_at is None:
-        return f"Since {start} ({_span(as_of - problem.started_at)})."
+        return f"Since {start} UTC ({_span(as_of - problem.started_at)})."
     return f"From {start} to {problem.ended_at:%Y-%m-%d %H:%M} UTC ({_span(problem.ended_at - problem.started_at)})."
 
 

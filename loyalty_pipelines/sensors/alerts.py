@@ -30,14 +30,8 @@ WORDED = ("Failure",)
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 
-@dg.sensor(
-    minimum_interval_seconds=INTERVAL_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Watches check results, failed runs, the freshness of nightly assets and the reconciliation queue, and "
-    "tells the channels of LOYALTY_ALERT_*: once when a problem starts, again after the configured hours, and once "
-    "when it is over. docs/alerts.md says what is how bad.",
-)
-def alerts_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, alerter: Alerter):
+def look_and_tell(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, alerter: Alerter):
+    """One tick: see what is wrong, store it, tell somebody."""
     from loyalty_pipelines.db.alerts_run import SENSOR, announce, observe, waiting_updates
     from loyalty_pipelines.domain.alerts import AlertNotSentError
 
@@ -67,6 +61,16 @@ def alerts_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, a
     if done.failures and not done.sent:
         raise AlertNotSentError(done)
     return dg.SkipReason(_summary(count, done))
+
+
+alerts_sensor = dg.sensor(
+    name="alerts_sensor",
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Watches check results, failed runs, the freshness of nightly assets and the reconciliation queue, and "
+    "tells the channels of LOYALTY_ALERT_*: once when a problem starts, again after the configured hours, and once "
+    "when it is over. docs/alerts.md says what is how bad.",
+)(look_and_tell)
 
 
 def _table(alerter: Alerter, *, as_of: datetime) -> "tuple[AlertTable, Sight]":

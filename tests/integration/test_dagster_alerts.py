@@ -213,7 +213,7 @@ def test_a_run_of_assets_that_a_red_check_has_failed_is_no_second_alert_unless_s
     made = dg.Definitions(
         assets=[numbers, others],
         asset_checks=[numbers_are_right],
-        jobs=[dg.define_asset_job("nightly", selection=dg.AssetSelection.all(include_sources=False))],
+        jobs=[dg.define_asset_job("nightly", selection=dg.AssetSelection.all())],
     )
     for is_something_else, expected in ((False, []), (True, ["1 merchant failed: m1: no such table"])):
         is_broken[0] = is_something_else
