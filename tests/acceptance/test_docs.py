@@ -32,7 +32,9 @@ NAMES = {
 }
 # Run by the developer, by CI and by tests of their own; here only their targets are looked up.
 MAKE = re.compile(r"^make (\S+)")
-FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send")
+FINDS_PROBLEMS = (
+    "loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send", "loyalty alerts check",
+)  # fmt: skip
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 
@@ -63,6 +65,7 @@ def test_the_commands_of_a_document_run_as_printed(
         **os.environ,
         "LOYALTY_DATABASE_URL": database_url,
         "LOYALTY_MAIL_URL": f"folder://{tmp_path}/mails",
+        "LOYALTY_ALERT_EMAIL_TO": "ops@example.com",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     if document != "README.md":
