@@ -68,7 +68,7 @@ def webhook(**options: Any) -> Iterator[Webhook]:
                 self.send_header("Location", server.url)
             self.end_headers()
 
-        def log_message(self, *_arguments: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:

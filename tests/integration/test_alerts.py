@@ -264,6 +264,14 @@ def test_each_severity_goes_its_way_and_the_all_clear_to_where_the_alert_went(
         assert (hook.events[-1], len(slack.taken)) == (("ended", "a"), 1)
 
 
+def test_a_channel_that_failed_in_a_round_is_asked_no_second_time_in_it(alerting: Alerting, hook: Webhook) -> None:
+    with webhook(always=404) as slack:
+        alerting.use(slack, name="SLACK")
+        alerting.environment |= {"LOYALTY_ALERT_P0": "slack,webhook", "LOYALTY_ALERT_P1": "slack"}
+        done = alerting.tick("a", "b")
+        assert (slack.requests, hook.events, done.unsent) == (1, [("started", "a")], 1)
+
+
 def test_a_round_that_takes_long_leaves_the_rest_to_the_next(alerting: Alerting, hook: Webhook) -> None:
     alerting.see("b")
     assert (alerting.tell(max_seconds=0).unsent, hook.requests) == (1, 0)

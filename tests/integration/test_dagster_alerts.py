@@ -133,6 +133,7 @@ def test_a_run_that_failed_because_its_checks_are_red_is_no_second_alert(
 def test_checks_that_could_not_run_are_problems_and_their_run_is_none(
     shop: Shop, instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
 ) -> None:
+    assert run_job(instance, "notification_checks_job").success
     shop.run("ALTER TABLE loyalty.notifications RENAME TO gone")
     assert not run_job(instance, "notification_checks_job").success
     tick(instance, database_url)

@@ -24,6 +24,7 @@ from loyalty_pipelines.domain.alerts import (
     Severity,
     State,
     compare,
+    due_event,
     message_about,
     quiet_time,
 )
@@ -213,6 +214,18 @@ def test_what_comes_back_within_a_day_has_to_stay_away_for_longer_and_is_forgott
     (again,) = compare([over], seen("b"), undecided=(), as_of=NOW + timedelta(hours=23))
     (later,) = compare([over], seen("b"), undecided=(), as_of=NOW + timedelta(hours=25))
     assert (again.returns, later.returns) == (1, 0)
+
+
+def test_nothing_is_said_of_what_is_gone_and_may_come_back() -> None:
+    told = {"notified_severity": Severity.P1, "first_notified_at": NOW, "last_notified_at": NOW}
+    later = NOW + timedelta(days=1)
+
+    def event(found: Problem) -> Event | None:
+        return due_event(found, as_of=later, remind_after=REMIND_AFTER, is_silent=False)
+
+    assert event(problem(**told)) is Event.REMINDER
+    assert event(problem(**told, gone_since=NOW)) is None
+    assert event(problem(gone_since=NOW)) is None
 
 
 # --- words ---

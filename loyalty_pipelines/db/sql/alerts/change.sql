@@ -1,5 +1,5 @@
--- What is seen of a problem now; what was sent about it stays. An ended one does not change any more. Repeating it changes
--- nothing. Key: alert_problems_pkey.
+-- What is seen of a problem now; what was sent about it stays. The observer's lock keeps others out. Repeating it
+-- changes nothing. Key: alert_problems_pkey.
 UPDATE loyalty.alert_problems
 SET
     severity = :severity,
@@ -12,4 +12,4 @@ SET
     gone_since = :gone_since,
     returns = :returns,
     ended_at = :ended_at
-WHERE problem_id = :problem_id AND ended_at IS NULL;
+WHERE problem_id = :problem_id;
