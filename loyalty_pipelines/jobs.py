@@ -3,6 +3,7 @@
 import dagster as dg
 
 from loyalty_pipelines.assets.adjustments import adjust_points
+from loyalty_pipelines.assets.alerts import ALERTS
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN, EXPIRY_WARNINGS
 from loyalty_pipelines.assets.history import prune_history
@@ -122,6 +123,10 @@ integrity_checks_job = dg.define_asset_job(
     "integrity_checks_job",
     selection=dg.AssetSelection.checks_for_assets(BALANCE_INTEGRITY),
     description="Says what the proofs have found that is not put right yet, and whether every merchant was proved.",
+alert_checks_job = dg.define_asset_job(
+    "alert_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(ALERTS),
+    description="Checks that the alert channels work.",
     tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
 )
 
@@ -159,4 +164,5 @@ JOBS = [
     prune_history_job,
     reports_job,
     report_checks_job,
+    alert_checks_job,
 ]

@@ -6,6 +6,7 @@ import dagster as dg
 
 from loyalty_pipelines.jobs import (
     IN_FLIGHT,
+    alert_checks_job,
     award_checks_job,
     expire_points_job,
     expiry_checks_job,
@@ -196,6 +197,12 @@ report_checks_schedule = dg.ScheduleDefinition(
     execution_timezone=platform_timezone().key,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at 05:30 in the platform's time zone: is what merchants owe the sum of their balances?",
+alert_checks_schedule = dg.ScheduleDefinition(
+    name="alert_checks_schedule",
+    job=alert_checks_job,
+    cron_schedule="50 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: do the alert channels work?",
 )
 
 SCHEDULES = [
@@ -211,4 +218,5 @@ SCHEDULES = [
     prune_history_schedule,
     reports_schedule,
     report_checks_schedule,
+    alert_checks_schedule,
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
+from loyalty_pipelines.assets.alerts import NIGHTLY
 from loyalty_pipelines.assets.awards import (
     AWARDED_POINTS,
     LIVE_AWARDS,
@@ -98,7 +99,9 @@ class ExpiryConfig(dg.Config):
         )
 
 
-def _spec(key: dg.AssetKey, description: str, deps: list[dg.AssetKey]) -> dg.AssetSpec:
+def _spec(
+    key: dg.AssetKey, description: str, deps: list[dg.AssetKey], freshness: dg.FreshnessPolicy | None = None
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         key,
         group_name="expiry",
@@ -108,6 +111,7 @@ def _spec(key: dg.AssetKey, description: str, deps: list[dg.AssetKey]) -> dg.Ass
         owners=OWNERS,
         partitions_def=MERCHANTS,
         skippable=True,
+        freshness_policy=freshness,
     )
 
 
@@ -134,6 +138,7 @@ def _spec(key: dg.AssetKey, description: str, deps: list[dg.AssetKey]) -> dg.Ass
             "in one transaction. Not materialized for a merchant whose plan is stopped. Running it twice takes nothing "
             "twice; 'loyalty expiry undo --run RUN_ID' gives back what a run took.",
             [EXPIRY_PLAN],
+            NIGHTLY,
         ),
     ],
     can_subset=True,

@@ -4,6 +4,7 @@ A check's description says what to do when it is red. Those that are errors are 
 fails with them: it holds nothing else up.
 """
 
+from loyalty_pipelines.checks.alerts import alert_channels_work
 from loyalty_pipelines.checks.awards import (
     every_paid_order_has_its_points,
     few_orders_are_missing,
@@ -34,4 +35,5 @@ CHECKS = [
     integrity_findings,
     every_merchant_was_proved_lately,
     liability_equals_the_sum_of_balances,
+    alert_channels_work,
 ]

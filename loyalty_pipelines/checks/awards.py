@@ -6,8 +6,35 @@ import dagster as dg
 from pydantic import Field
 
 from loyalty_pipelines.assets.awards import AWARDED_POINTS, LIVE_AWARDS
+from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.checks.tables import SHOWN, table
 from loyalty_pipelines.resources.database import LedgerDatabase
+
+
+@dg.asset_check(
+    asset=AWARDED_POINTS,
+    blocking=True,
+    description=described(
+        "The entries of every order add up to what the order is accounted for, on one account, and it was earned "
+        "once. Red: points were given twice or past the pipelines. Look at the orders in the table with 'loyalty "
+        "account show MERCHANT CUSTOMER'; nothing is corrected by itself.",
+        "awards",
+        "no_order_is_awarded_twice is red",
+    ),
+)
+def no_order_is_awarded_twice(ledger: LedgerDatabase) -> dg.AssetCheckResult:
+    from loyalty_pipelines.db.award_checks import orders_awarded_twice
+    from loyalty_pipelines.db.engine import reading
+
+    with ledger.engine() as engine, reading(engine) as conn:
+        count, worst = orders_awarded_twice(conn, limit=SHOWN)
+    columns = ("merchant_id", "order_id", "points_in_ledger", "points_accounted_for")
+    return dg.AssetCheckResult(
+        passed=count == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{count} orders have other points in the ledger than they are accounted for.",
+        metadata={"orders": count, "worst": table(worst, columns)},
+    )
 
 
 class LatenessConfig(dg.Config):
@@ -21,9 +48,13 @@ class LatenessConfig(dg.Config):
 @dg.asset_check(
     asset=AWARDED_POINTS,
     blocking=True,
-    description="Every order that was paid some time ago has its points, and no unpaid one has any. Red: the sensor, "
-    "the sweep or the run failed, or a programme was changed backwards. Run sweep_points_job for the merchants in the "
-    "table (or 'loyalty award --sweep --merchant M'), then look at its log.",
+    description=described(
+        "Every order that was paid some time ago has its points, and no unpaid one has any. Red: the sensor, the "
+        "sweep or the run failed, or a programme was changed backwards. Run sweep_points_job for the merchants in the "
+        "table (or 'loyalty award --sweep --merchant M'), then look at its log.",
+        "awards",
+        "every_paid_order_has_its_points is red",
+    ),
 )
 def every_paid_order_has_its_points(config: LatenessConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.sweep_run import late_orders
@@ -57,8 +88,12 @@ class LagConfig(dg.Config):
 
 @dg.asset_check(
     asset=LIVE_AWARDS,
-    description="No order waits long in the inbox. Yellow: is paid_orders_sensor on, is the daemon running, does "
-    "award_points_job fail? 'loyalty award' drains the inbox by hand.",
+    description=described(
+        "No order waits long in the inbox. Yellow: is paid_orders_sensor on, is the daemon running, does "
+        "award_points_job fail? 'loyalty award' drains the inbox by hand.",
+        "awards",
+        "no_order_waits_long is yellow",
+    ),
 )
 def no_order_waits_long(config: LagConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.award_checks import waiting_orders
@@ -88,8 +123,12 @@ class MissingConfig(dg.Config):
 
 @dg.asset_check(
     asset=LIVE_AWARDS,
-    description="Few orders are gone from the shop before they are awarded. Yellow: the shop deletes orders, or the "
-    "mapping leaves some out ('loyalty sources show'). An order that comes back is found by the sweep.",
+    description=described(
+        "Few orders are gone from the shop before they are awarded. Yellow: the shop deletes orders, or the mapping "
+        "leaves some out ('loyalty sources show'). An order that comes back is found by the sweep.",
+        "awards",
+        "few_orders_are_missing is yellow",
+    ),
 )
 def few_orders_are_missing(config: MissingConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.award_checks import missing_orders

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN
+from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.checks.tables import SHOWN, table
 from loyalty_pipelines.domain.expiry import LATE_AFTER
 from loyalty_pipelines.resources.database import LedgerDatabase
@@ -20,10 +21,14 @@ LISTED = 100
 @dg.asset_check(
     asset=EXPIRY_PLAN,
     blocking=True,
-    description="No merchant is stopped because far more of its accounts are due than usual. Red: nothing of the "
-    "merchants in the table expires until a person has looked: did their programme, their time zones or their orders "
-    "change, or was expiry off for long? If the numbers are right, 'loyalty expire MERCHANT --accept N' lets so many "
-    "accounts through. All other merchants go on meanwhile.",
+    description=described(
+        "No merchant is stopped because far more of its accounts are due than usual. Red: nothing of the merchants in "
+        "the table expires until a person has looked: did their programme, their time zones or their orders change, "
+        "or was expiry off for long? If the numbers are right, 'loyalty expire MERCHANT --accept N' lets so many "
+        "accounts through. All other merchants go on meanwhile.",
+        "expiration",
+        "expiry_plan_looks_normal is red",
+    ),
 )
 def expiry_plan_looks_normal(ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.engine import reading
@@ -61,10 +66,14 @@ class LateConfig(dg.Config):
 @dg.asset_check(
     asset=EXPIRED_POINTS,
     blocking=True,
-    description="Expiry of every merchant whose points expire got to its end within the last 26 hours, by the ledger's "
-    "own record. Red: is expiry_schedule on, is the daemon running, did the last expire_points_job fail for the "
-    "merchants in the table, or are they stopped? 'loyalty expire MERCHANT' does it now. The delay harms nobody: who "
-    "could not be warned in time is warned late and expires later.",
+    description=described(
+        "Expiry of every merchant whose points expire got to its end within the last 26 hours, by the ledger's own "
+        "record. Red: is expiry_schedule on, is the daemon running, did the last expire_points_job fail for the "
+        "merchants in the table, or are they stopped? 'loyalty expire MERCHANT' does it now. The delay harms nobody: "
+        "who could not be warned in time is warned late and expires later.",
+        "expiration",
+        "expiry_succeeded_lately is red",
+    ),
 )
 def expiry_succeeded_lately(config: LateConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.engine import reading
@@ -100,11 +109,15 @@ class UnwarnedConfig(dg.Config):
 @dg.asset_check(
     asset=EXPIRED_POINTS,
     blocking=True,
-    description="Nobody's points expired in the last 7 days without a warning that was delivered for that very date. "
-    "Customers whom no mail reaches (their warning is parked) are counted apart and turn nothing red. Red: was a run "
-    "started with require_warning=False or --without-warning? Then this is its record. Otherwise something changed "
-    "loyalty.accounts or loyalty.notifications past the pipelines. 'loyalty expiry undo --run RUN_ID --merchant "
-    "MERCHANT' gives the points back; what is given back is not counted any more.",
+    description=described(
+        "Nobody's points expired in the last 7 days without a warning that was delivered for that very date. "
+        "Customers whom no mail reaches (their warning is parked) are counted apart and turn nothing red. Red: was a "
+        "run started with require_warning=False or --without-warning? Then this is its record. Otherwise something "
+        "changed loyalty.accounts or loyalty.notifications past the pipelines. 'loyalty expiry undo --run RUN_ID "
+        "--merchant MERCHANT' gives the points back; what is given back is not counted any more.",
+        "expiration",
+        "nobody_expired_unwarned is red",
+    ),
 )
 def nobody_expired_unwarned(config: UnwarnedConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.engine import reading

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
+from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.checks.tables import SHOWN, table
 from loyalty_pipelines.resources.database import LedgerDatabase
 
@@ -11,10 +12,14 @@ COLUMNS = ("merchant_id", "store_id", "template", "locale", "reason")
 
 @dg.asset_check(
     asset=SENT_NOTIFICATIONS,
-    description="Every override of a mail template renders. Yellow: the overrides in the table were written past "
-    "'loyalty templates set', or a release has changed the variables; their customers get what comes next in the "
-    "chain. Set them again, or remove them with 'loyalty templates remove'. Overrides that nobody gets are listed as "
-    "well; they turn nothing yellow.",
+    description=described(
+        "Every override of a mail template renders. Yellow: the overrides in the table were written past 'loyalty "
+        "templates set', or a release has changed the variables; their customers get what comes next in the chain. "
+        "Set them again, or remove them with 'loyalty templates remove'. Overrides that nobody gets are listed as "
+        "well; they turn nothing yellow.",
+        "notifications",
+        "every_template_override_renders is yellow",
+    ),
 )
 def every_template_override_renders(ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.engine import reading

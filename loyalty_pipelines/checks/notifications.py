@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
+from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.checks.tables import SHOWN, table
 from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.resources.mailer import Mailer
@@ -27,10 +28,14 @@ class MailAgeConfig(dg.Config):
 @dg.asset_check(
     asset=SENT_NOTIFICATIONS,
     blocking=True,
-    description="No mail waits long or was given up and left at that. Yellow: 'loyalty notifications list' names them "
-    "and the reasons. Correct the cause, then 'loyalty notifications retry --all', or give up on one with 'loyalty "
-    "notifications park NUMBER --reason TEXT'. Red: for a day; points whose warning is among them don't expire "
-    "meanwhile. docs/runbooks/notifications.md says more.",
+    description=described(
+        "No mail waits long or was given up and left at that. Yellow: 'loyalty notifications list' names them and the "
+        "reasons. Correct the cause, then 'loyalty notifications retry --all', or give up on one with 'loyalty "
+        "notifications park NUMBER --reason TEXT'. Red: for a day; points whose warning is among them don't expire "
+        "meanwhile.",
+        "notifications",
+        "no_mail_waits_long is yellow or red",
+    ),
 )
 def no_mail_waits_long(config: MailAgeConfig, ledger: LedgerDatabase, mailer: Mailer) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.engine import reading
@@ -78,10 +83,14 @@ class MailFailureConfig(dg.Config):
 
 @dg.asset_check(
     asset=SENT_NOTIFICATIONS,
-    description="Few mails are refused. Counted are those that the mail server refused for good or for too long, the "
-    "mail or its recipient. Yellow: the reasons are in the table. Many with one reason have one cause: correct it "
-    "(sender, rights, content), then 'loyalty notifications retry --all'. Yellow, too: most mails of a merchant were "
-    "parked, as when the source mapping has lost the customers' addresses. Points of parked warnings expire.",
+    description=described(
+        "Few mails are refused. Counted are those that the mail server refused for good or for too long, the mail or "
+        "its recipient. Yellow: the reasons are in the table. Many with one reason have one cause: correct it "
+        "(sender, rights, content), then 'loyalty notifications retry --all'. Yellow, too: most mails of a merchant "
+        "were parked, as when the source mapping has lost the customers' addresses. Points of parked warnings expire.",
+        "notifications",
+        "few_mails_fail is yellow",
+    ),
 )
 def few_mails_fail(config: MailFailureConfig, ledger: LedgerDatabase) -> dg.AssetCheckResult:
     from loyalty_pipelines.db.engine import reading

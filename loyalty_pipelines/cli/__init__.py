@@ -9,6 +9,7 @@ import click
 
 from loyalty_pipelines.cli.account import account
 from loyalty_pipelines.cli.accounts import accounts
+from loyalty_pipelines.cli.alerts import alerts
 from loyalty_pipelines.cli.award import award
 from loyalty_pipelines.cli.base import LoyaltyGroup, Session
 from loyalty_pipelines.cli.expiry import expire, expiry
@@ -58,6 +59,7 @@ for command in (
     templates,
     status,
     reports,
+    alerts,
 ):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):

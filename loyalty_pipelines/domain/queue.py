@@ -1,6 +1,6 @@
 """What waits in the reconciliation queue, how it is tried again, and what a drain says about itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -83,6 +83,49 @@ class MerchantQueue:
     oldest_seconds: float
     points_at_stake: int
     parked: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueVerdict:
+    """What waits for all merchants together, and whether that is too much or for too long."""
+
+    waiting: tuple[MerchantQueue, ...]
+    items: int
+    parked: int
+    oldest_seconds: float
+    points_at_stake: int
+    is_red: bool
+    is_yellow: bool
+
+    @property
+    def description(self) -> str:
+        """What waits, in a sentence."""
+        return (
+            f"{self.items} point updates wait, the oldest for {self.oldest_seconds / 60:.1f} minutes; {self.parked} "
+            "are parked."
+        )
+
+
+WARN_AFTER = timedelta(hours=1)
+FAIL_AFTER = timedelta(hours=24)
+
+
+def judge_queue(
+    waiting: Sequence[MerchantQueue], *, warn_after: timedelta = WARN_AFTER, fail_after: timedelta = FAIL_AFTER
+) -> QueueVerdict:
+    """Return the verdict: red when an item is older than `fail_after`, yellow for `warn_after` or a parked one."""
+    oldest = max((one.oldest_seconds for one in waiting), default=0.0)
+    parked = sum(one.parked for one in waiting)
+    is_red = oldest > fail_after.total_seconds()
+    return QueueVerdict(
+        waiting=tuple(waiting),
+        items=sum(one.items for one in waiting),
+        parked=parked,
+        oldest_seconds=oldest,
+        points_at_stake=sum(one.points_at_stake for one in waiting),
+        is_red=is_red,
+        is_yellow=not is_red and (parked > 0 or oldest > warn_after.total_seconds()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

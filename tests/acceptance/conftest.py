@@ -21,6 +21,7 @@ from loyalty_pipelines.embedded import EmbeddedServer, start_server
 from loyalty_pipelines.processes import dagster_environment, dagster_running
 from tests.conftest import FAST_SETTINGS
 from tests.shop import Shop
+from tests.webhook import Webhook, webhook
 
 PATIENCE_SECONDS = 120
 
@@ -44,6 +45,7 @@ class RunningDagster:
     ledger_server: EmbeddedServer
     environment: dict[str, str]
     log: Path
+    hook: Webhook
 
     def worker(self, job_name: str) -> psutil.Process:
         """Return the process of the newest run of a job, by the pid that it logged when it started its steps."""
@@ -98,10 +100,14 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     shop = Shop(engine)
     shop.merchant("m1")
     log = tmp_path / "daemon.log"
-    with (
-        dagster_running("dagster-daemon", ["run"], environment=environment, log=log),
-        dg.DagsterInstance.get() as instance,
-    ):
-        yield RunningDagster(shop, instance, ledger_server, environment, log)
+    with webhook() as hook:
+        environment["LOYALTY_ALERT_WEBHOOK_URL"] = hook.url
+        # The product's definitions, with an alerts_sensor that looks more often.
+        code = ("-w", str(Path(__file__).with_name("workspace.yaml")))
+        with (
+            dagster_running("dagster-daemon", ["run"], environment=environment, log=log, workspace=code),
+            dg.DagsterInstance.get() as instance,
+        ):
+            yield RunningDagster(shop, instance, ledger_server, environment, log, hook)
     engine.dispose()
     ledger_server.stop()

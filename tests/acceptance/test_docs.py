@@ -39,6 +39,8 @@ FINDS_PROBLEMS = (
     "loyalty notifications send",
     "loyalty integrity check",
 )
+    "loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send", "loyalty alerts check",
+)  # fmt: skip
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 
@@ -69,6 +71,7 @@ def test_the_commands_of_a_document_run_as_printed(
         **os.environ,
         "LOYALTY_DATABASE_URL": database_url,
         "LOYALTY_MAIL_URL": f"folder://{tmp_path}/mails",
+        "LOYALTY_ALERT_EMAIL_TO": "ops@example.com",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     if document != "README.md":

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from loyalty_pipelines.embedded import start_server
 from tests.acceptance.conftest import RunningDagster, wait_for
 from tests.conftest import FAST_SETTINGS
+from tests.webhook import TOKEN
 
 pytestmark = pytest.mark.xdist_group("dagster")
 
@@ -38,15 +39,40 @@ def waiting_batch(running: RunningDagster) -> bool:
     )
 
 
-def test_an_order_that_is_paid_gets_its_points_without_anybody_doing_anything(running: RunningDagster) -> None:
+def look(running: RunningDagster, times: int = 1) -> None:
+    """Wait until the alerts' sensor has looked so many times from now on."""
+
+    def looked_at() -> object:
+        return running.shop.value("SELECT max(looked_at) FROM loyalty.alert_observers")
+
+    for _ in range(times):
+        before = looked_at()
+        wait_for("the alerts' sensor", lambda before=before: looked_at() != before)
+
+
+def test_an_order_gets_its_points_and_a_problem_is_told_once_without_anybody_doing_anything(
+    running: RunningDagster,
+) -> None:
+    hook, queue = running.hook, "few_updates_wait_in_the_queue"
+    running.shop.run("SELECT loyalty.report_failed_update('bob', 0, 1000, 'o', p_merchant_id => 'm1')")
+    running.shop.run("UPDATE loyalty.reconciliation_queue SET parked_at = now()")
     running.shop.order("1", "19.99")
     wait_for("the sensor and the job", lambda: running.shop.balance() == 19)
     wait_for("the partition of the merchant", lambda: running.instance.get_dynamic_partitions("merchant") == ["m1"])
+    wait_for("the alert", lambda: hook.taken)
+    look(running)
+    running.shop.run("DELETE FROM loyalty.reconciliation_queue")
     running.shop.order("1", "19.99", status="cancelled")
+    wait_for("it to be gone", lambda: running.shop.value("SELECT max(gone_since) FROM loyalty.alert_problems"))
+    assert hook.events == [("started", queue)], "it was told once, however often it was seen"
+    running.shop.run("UPDATE loyalty.alert_problems SET gone_since = gone_since - interval '5 minutes'")
+    wait_for("the all-clear", lambda: len(hook.taken) == 2)
     wait_for("the points to be taken back", lambda: running.shop.balance() == 0)
     assert running.shop.entries() == [("earned", 19), ("reversed", -19)]
     running.shop.run("DELETE FROM sample_shop.merchants")
     wait_for("the partition to go", lambda: running.instance.get_dynamic_partitions("merchant") == [])
+    assert hook.events == [("started", queue), ("ended", queue)]
+    assert TOKEN not in running.log.read_text()
 
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(running: RunningDagster) -> None:

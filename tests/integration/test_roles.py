@@ -10,6 +10,8 @@ from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import capture, expiry, notifications, queue, sweep
+from loyalty_pipelines.db import alerts, award_checks, capture, expiry, notifications, queue, sweep
+from loyalty_pipelines.db.alerts_run import watch
 from loyalty_pipelines.db.drain import drain
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.expiry_checks import expired_unwarned, late_merchants, past_runs, stopped_merchants
@@ -24,10 +26,12 @@ from loyalty_pipelines.domain.expiry import ExpiryOptions, Limits, MerchantExpir
 from loyalty_pipelines.domain.expiry_undo import Undo
 from loyalty_pipelines.domain.mail_settings import mail_settings
 from loyalty_pipelines.resources.mail_transports import transport_for
+from tests.alerting import Alerting
 from tests.checkout import Checkout
 from tests.outbox import Outbox
 from tests.queued import Queue
 from tests.shop import Shop
+from tests.webhook import webhook
 
 
 @pytest.fixture
@@ -74,6 +78,24 @@ def test_the_pipeline_role_is_enough_for_all_that_the_pipelines_do(shop: Shop, l
     for is_full in (False, False, True):
         assert [(one.failure, one.findings) for one in prove(engine, is_full=is_full)] == [(None, ())]
     assert late_orders(engine, untouched_for=timedelta(0)) == ([], {})
+
+
+def test_the_pipeline_role_is_enough_for_alerts_and_dashboards_only_read_them(shop: Shop, login) -> None:
+    alerting = Alerting(login("loyalty_pipeline"))
+    with webhook() as hook:
+        alerting.use(hook)
+        alerting.tick("b")
+        with alerting.engine.begin() as conn:
+            alerts.silence(conn, "b", time=timedelta(hours=1), reason="r", actor="a")
+            assert alerts.unsilence(conn, "b", actor="a") == 1
+        alerting.tick()
+        watch(alerting.engine, longest_age=timedelta(minutes=10))
+        assert hook.events == [("started", "b")]
+    reader = login("loyalty_reader")
+    with reader.connect() as conn:
+        assert [one.name for one in alerts.find_problems(conn, is_all=True, limit=10)] == ["b"]
+    for table in ("alert_problems", "alert_deliveries", "alert_channels", "alert_silences", "alert_observers"):
+        assert "permission denied" in refused(reader, f"DELETE FROM loyalty.{table}")
 
 
 def test_the_pipeline_role_is_enough_for_the_queue_and_for_stale_holds(shop: Shop, login) -> None:

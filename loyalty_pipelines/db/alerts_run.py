@@ -1,0 +1,193 @@
+"""The loop around alerts: look, claim, commit, send, mark. No transaction is open while a channel is asked."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from loyalty_pipelines.db import alerts
+from loyalty_pipelines.db.engine import reading, with_retries
+from loyalty_pipelines.db.queue import queue_summary
+from loyalty_pipelines.domain.alert_settings import NOWHERE, AlertSettings
+from loyalty_pipelines.domain.alert_table import AlertTable
+from loyalty_pipelines.domain.alerts import (
+    AlertChannel,
+    Announced,
+    ChannelError,
+    Claimed,
+    Sight,
+    Source,
+    Watch,
+    compare,
+    message_about,
+    route_of,
+)
+from loyalty_pipelines.domain.queue import QueueVerdict, judge_queue
+
+SENSOR = "alerts_sensor"
+WATCHDOG = "watchdog"
+# What each observer decides about; it ends no problem of another one's.
+SOURCES = {
+    SENSOR: (Source.CHECK, Source.JOB, Source.FRESHNESS),
+    WATCHDOG: (Source.WATCH,),
+}
+# Longer than any round of sending: what is on its way is nobody else's.
+LEASE = timedelta(minutes=3)
+# A round that took so long begins no other message: sensors take turns, and others wait.
+MAX_SECONDS = 15.0
+
+
+def observe(engine: Engine, observer: str, sight: Sight, table: AlertTable) -> int:
+    """Store what an observer sees as problems; return how many are open. Safe to repeat, and twice at once."""
+    return with_retries(partial(_observe, engine, observer, sight, table))
+
+
+def _observe(engine: Engine, observer: str, sight: Sight, table: AlertTable) -> int:
+    with engine.begin() as conn:
+        as_of = alerts.look(conn, observer)
+        known = alerts.known_problems(conn, SOURCES[observer])
+        for problem in compare(known, table.graded(sight.symptoms), undecided=sight.undecided, as_of=as_of):
+            alerts.store(conn, problem)
+        return sum(one.ended_at is None for one in alerts.known_problems(conn, SOURCES[observer]))
+
+
+def waiting_updates(engine: Engine) -> QueueVerdict:
+    """Return what the reconciliation queue says now, by the rule of its check."""
+    with reading(engine) as conn:
+        return judge_queue(queue_summary(conn))
+
+
+def watch(engine: Engine, *, longest_age: timedelta) -> Watch:
+    """Return what the database alone says; needs no Dagster."""
+    with reading(engine, is_one_snapshot=True) as conn:
+        return Watch(
+            as_of=alerts.now(conn),
+            sensor_age=alerts.since_look(conn, SENSOR),
+            longest_age=longest_age,
+            queue=judge_queue(queue_summary(conn)),
+            findings=tuple(alerts.open_findings(conn)),
+            jobs=tuple(alerts.failed_jobs(conn)),
+            failing_channels=tuple(name for name, one in alerts.channel_health(conn).items() if one.failures),
+        )
+
+
+def announce(
+    engine: Engine,
+    channels: Mapping[str, AlertChannel],
+    *,
+    settings: AlertSettings,
+    lease: timedelta = LEASE,
+    max_seconds: float = MAX_SECONDS,
+) -> Announced:
+    """Tell somebody of what is due: one message for all that goes the same way.
+
+    The first channel of a route that takes it gets it; one that failed lately is left out until its time has come. What
+    no channel takes is due again. Two senders at once send nothing twice; one that dies between sending and marking
+    sends one message again, when its lease has ended.
+    """
+    return _Round(engine, channels, settings=settings, lease=lease, max_seconds=max_seconds).announce()
+
+
+class _Round:
+    """One round of sending."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        channels: Mapping[str, AlertChannel],
+        *,
+        settings: AlertSettings,
+        lease: timedelta,
+        max_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._channels = channels
+        self._settings = settings
+        self._lease = lease
+        self._ends_at = time.monotonic() + max_seconds
+        self._sent: Counter[str] = Counter()
+        self._failures: dict[str, str] = {}
+        # Channels that are left out: they failed lately, or just now.
+        self._waiting: set[str] = set()
+
+    def announce(self) -> Announced:
+        """Send what is due."""
+        claimed, as_of = with_retries(self._claim)
+        if as_of is None:
+            return Announced()
+        left = {one.problem.problem_id: one for one in claimed}
+        try:
+            for route, group in self._by_route(claimed).items():
+                # From here on it may be on its way: whatever happens, its lease must end before anybody tries again.
+                for one in group:
+                    del left[one.problem.problem_id]
+                if not self._send(group, route, as_of=as_of):
+                    left |= {one.problem.problem_id: one for one in group}
+        finally:
+            if left:
+                self._give_back(list(left.values()))
+        return Announced(sent=self._sent, failures=self._failures, unsent=len(left))
+
+    def _claim(self) -> tuple[list[Claimed], datetime | None]:
+        with self._engine.begin() as conn:
+            self._waiting = {name for name, one in alerts.channel_health(conn).items() if one.is_waiting}
+            return alerts.claim(conn, remind_after=self._settings.remind_after, lease=self._lease)
+
+    def _by_route(self, claimed: Sequence[Claimed]) -> dict[tuple[str, ...], list[Claimed]]:
+        """Return what goes together: the worst first, for the time is limited."""
+        groups: dict[tuple[str, ...], list[Claimed]] = {}
+        for one in sorted(claimed, key=lambda one: one.problem.severity):
+            route = route_of(one, routes=self._settings.routes, channels=self._channels)
+            groups.setdefault(route, []).append(one)
+        return groups
+
+    def _send(self, group: Sequence[Claimed], route: Sequence[str], *, as_of: datetime) -> bool:
+        """Send one message over the first channel that takes it; return whether one did."""
+        if not route:
+            # Nobody wants to know: that is settled, too.
+            self._mark(group, NOWHERE)
+            return True
+        message = message_about(group, links=self._settings.links, as_of=as_of)
+        for name in route:
+            if name in self._waiting or time.monotonic() >= self._ends_at:
+                continue
+            try:
+                note = self._channels[name].send(message)
+            except ChannelError as error:
+                self._failures[name] = str(error)
+                self._waiting.add(name)
+                record_health(self._engine, name, error=str(error))
+                continue
+            # Somebody was told: rather wait for a database that restarts than tell them again.
+            self._mark(group, name, note=note)
+            self._sent[name] += 1
+            return True
+        return False
+
+    def _mark(self, group: Sequence[Claimed], name: str, *, note: str = "") -> None:
+        with_retries(partial(self._write_mark, group, name, note))
+
+    def _write_mark(self, group: Sequence[Claimed], name: str, note: str) -> None:
+        with self._engine.begin() as conn:
+            alerts.mark(conn, group, channel=name)
+            if name != NOWHERE:
+                alerts.record_success(conn, name, note=note)
+
+    def _give_back(self, claimed: Sequence[Claimed]) -> None:
+        # A database that is gone must not hide why nobody was told.
+        with suppress(DBAPIError), self._engine.begin() as conn:
+            alerts.give_back(conn, claimed)
+
+
+def record_health(engine: Engine, channel: str, *, note: str = "", error: str | None = None) -> None:
+    """Remember whether a channel took a message, in a transaction of its own."""
+    with engine.begin() as conn:
+        if error is None:
+            alerts.record_success(conn, channel, note=note)
+        else:
+            alerts.record_failure(conn, channel, error=error)

@@ -1,0 +1,4 @@
+-- Ends the lease of what was not sent; another sender's stays. Repeating it changes nothing. Key: alert_problems_pkey.
+UPDATE loyalty.alert_problems
+SET leased_until = NULL
+WHERE problem_id = ANY(CAST(:problem_ids AS bigint[])) AND leased_until = :leased_until;

@@ -1,0 +1,2 @@
+-- The time of this transaction. Reads nothing.
+SELECT now() AS as_of;

@@ -1,0 +1,157 @@
+"""`loyalty alerts` on problems, channels and silences."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from loyalty_pipelines.db import merchant_jobs
+from loyalty_pipelines.domain.alerts import State
+from tests.alerting import Alerting
+from tests.cli import Cli
+from tests.mail_server import closed_port
+from tests.queued import Queue
+from tests.shop import Shop
+from tests.webhook import TOKEN, Webhook, webhook
+
+NAME = "no_order_is_awarded_twice"
+SAID = ("--reason", "ticket 7", "--actor", "eve")
+
+
+@pytest.fixture
+def cli(shop: Shop, database_url: str) -> Cli:
+    return Cli(database_url)
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    with webhook() as running:
+        monkeypatch.setenv("LOYALTY_ALERT_WEBHOOK_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def alerting(shop: Shop, hook: Webhook) -> Alerting:
+    made = Alerting(shop.engine)
+    made.use(hook)
+    return made
+
+
+def test_the_list_shows_what_is_wrong_and_what_was_told_and_with_all_what_is_over(cli: Cli, alerting: Alerting) -> None:
+    assert cli.ok("alerts", "list").out == "No problems.\n"
+    alerting.tick("a", b=State.YELLOW)
+    found = cli.ok("alerts", "list").out
+    assert "P0" in found and "a is red" in found and "webhook" in found
+    alerting.tick("a")
+    alerting.wait(minutes=5)
+    alerting.tick("a")
+    document = cli.ok("alerts", "list", "--json").document
+    assert [(one["name"], one["severity"], one["reminders"]) for one in document["problems"]] == [("a", "P0", 0)]
+    assert [one["name"] for one in cli.ok("alerts", "list", "--all", "--json").document["problems"]] == ["a", "b"]
+
+
+def test_a_test_says_what_each_channel_answered_and_remembers_it(
+    cli: Cli, hook: Webhook, alerting: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.ok("alerts", "test").out == "webhook   took it\n"
+    assert hook.taken[0]["alerts"] == []
+    monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", f"http://127.0.0.1:{closed_port()}/{TOKEN}")
+    found = cli.run("alerts", "test")
+    assert (found.status, len(hook.taken)) == (1, 2)
+    assert "slack     did not take it: can't be reached" in found.out
+    assert TOKEN not in found.out + found.err
+    assert cli.run("alerts", "test", "--channel", "webhook").status == 0
+    assert "The channel email is not configured" in cli.refused(2, "alerts", "test", "--channel", "email")
+    assert "The alert channel slack fails" in cli.run("alerts", "check").out
+
+
+def test_a_setting_that_cannot_be_used_fails_the_test_of_the_others(
+    cli: Cli, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOYALTY_ALERT_P1", "pager")
+    found = cli.run("alerts", "test")
+    assert found.status == 1
+    assert "! LOYALTY_ALERT_P1 names a channel that does not exist" in found.out
+
+
+def test_without_a_channel_there_is_nothing_to_test(cli: Cli) -> None:
+    assert "No alert channel is configured" in cli.refused(1, "alerts", "test")
+
+
+def test_a_silence_is_listed_and_can_be_ended(cli: Cli, alerting: Alerting) -> None:
+    alerting.see(few_mails_fail=State.YELLOW)
+    out = cli.ok("alerts", "silence", "few_mails_fail", "--hours", "48", *SAID).out
+    assert out.startswith("few_mails_fail is silenced until ")
+    alerting.tell()
+    (silence,) = cli.ok("alerts", "list", "--json").document["silences"]
+    assert (silence["name"], silence["reason"], silence["actor"]) == ("few_mails_fail", "ticket 7", "eve")
+    assert "ticket 7" in cli.ok("alerts", "list").out
+    assert cli.ok("alerts", "unsilence", "few_mails_fail").out == "1 silence of few_mails_fail ended.\n"
+    assert cli.ok("alerts", "unsilence", "few_mails_fail").out == "few_mails_fail was not silenced.\n"
+    assert cli.ok("alerts", "list", "--json").document["silences"] == []
+    assert len(cli.ok("alerts", "list", "--all", "--json").document["silences"]) == 1
+    assert alerting.tell().sent == {"webhook": 1}
+
+
+def test_what_can_be_p0_is_silenced_for_a_day_at_most_and_what_is_unknown_not_at_all(cli: Cli) -> None:
+    assert cli.ok("alerts", "silence", NAME, "--hours", "24", *SAID)
+    assert "P0 is silenced for at most 24 hours" in cli.refused(1, "alerts", "silence", NAME, "--hours", "25", *SAID)
+    refused = cli.refused(1, "alerts", "silence", "few_mail_fails", "--hours", "1", *SAID)
+    assert "did you mean 'few_mails_fail'" in refused
+    assert "says nothing" in cli.refused(2, "alerts", "silence", NAME, "--hours", "1", "--reason", " ")
+
+
+# --- from outside Dagster ---
+
+
+def test_the_watchdog_says_what_the_database_alone_knows(cli: Cli, shop: Shop, alerting: Alerting) -> None:
+    found = cli.run("alerts", "check")
+    assert (found.status, found.out) == (
+        1,
+        "alerts_sensor has never looked: is Dagster's daemon running, is the sensor on, do its ticks fail?\n",
+    )
+    alerting.tick()
+    assert cli.ok("alerts", "check").out == "Nothing is wrong.\n"
+    Queue(shop).report("o", 0, 1_000_000)
+    shop.run("UPDATE loyalty.reconciliation_queue SET created_at = now() - interval '25 hours'")
+    shop.run(
+        "INSERT INTO loyalty.findings (merchant_id, subject, class, severity, object_type, object_id, closed_at) "
+        "VALUES ('m1', 'integrity', 'balance_differs', 'error', 'account', '1', NULL), "
+        "('m1', 'integrity', 'balance_differs', 'error', 'account', '2', now()), "
+        "('m1', 'integrity', 'chain_broken', 'warning', 'account', '1', NULL)"
+    )
+    with shop.engine.begin() as conn:
+        merchant_jobs.record_successes(conn, ["m1", "m2"], job="expired_points", run_id="r")
+        merchant_jobs.record_failure(conn, "m3", job="expired_points", run_id="r", failure="no such table")
+    shop.run("UPDATE loyalty.merchant_jobs SET failed_at = now() - interval '1 day' WHERE merchant_id = 'm1'")
+    found = cli.run("alerts", "check", "--json")
+    assert (found.status, found.document["is_fine"]) == (1, False)
+    red, findings, jobs = found.document["problems"]
+    assert red.startswith("The reconciliation queue is red: 1 point updates wait, the oldest for 1500.0 minutes")
+    assert findings.startswith("1 open findings balance_differs of integrity at 1 merchants, since ")
+    assert jobs == "The newest attempt of expired_points failed at 1 merchants."
+
+
+def test_the_watchdog_tells_once_that_the_sensor_does_not_look_and_once_that_it_does_again(
+    cli: Cli, hook: Webhook, alerting: Alerting
+) -> None:
+    alerting.tick("b")
+    assert cli.ok("alerts", "check", "--send").status == 0
+    assert hook.events == [("started", "b")]
+    alerting.wait(minutes=11)
+    for _ in range(2):
+        assert cli.run("alerts", "check", "--send").status == 1
+    assert hook.events[1:] == [("started", "alerts_sensor")]
+    (alert,) = hook.taken[1]["alerts"]
+    assert (alert["severity"], alert["source"]) == ("P1", "watch")
+    assert "alerts_sensor has not looked for 11 min" in alert["detail"]
+    assert alerting.tick("b").sent == {}
+    cli.ok("alerts", "check", "--send")
+    alerting.wait(minutes=5)
+    cli.ok("alerts", "check", "--send")
+    assert hook.events[2:] == [("ended", "alerts_sensor")]
+    assert [one.name for one in alerting.problems(is_all=False)] == ["b"]
+
+
+def test_the_watchdog_that_cannot_tell_anybody_says_so(cli: Cli, hook: Webhook) -> None:
+    hook.always = 410
+    assert "no channel took the message (webhook: answered 410" in cli.refused(1, "alerts", "check", "--send")

@@ -1,0 +1,406 @@
+"""The alerts' sensor and check on a real, ephemeral Dagster instance, a real database and a real HTTP server."""
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from loyalty_pipelines.assets.alerts import ALERTS
+from loyalty_pipelines.assets.awards import AWARDED_POINTS
+from loyalty_pipelines.assets.expiry import EXPIRED_POINTS
+from loyalty_pipelines.definitions import defs
+from loyalty_pipelines.domain.alert_settings import AlertSettingsError
+from loyalty_pipelines.domain.alerts import AlertNotSentError
+from loyalty_pipelines.resources.alerter import Alerter
+from loyalty_pipelines.resources.database import LedgerDatabase
+from loyalty_pipelines.sensors.alerts import follow_freshness, follow_jobs, windows
+from tests.alerting import Alerting
+from tests.mail_server import closed_port
+from tests.queued import Queue
+from tests.shop import Shop
+from tests.webhook import TOKEN, Webhook, webhook
+
+NAME = "no_order_is_awarded_twice"
+PASSED, RED, YELLOW = (
+    {"passed": True},
+    {"passed": False, "severity": dg.AssetCheckSeverity.ERROR},
+    {"passed": False, "severity": dg.AssetCheckSeverity.WARN},
+)
+
+
+@pytest.fixture
+def instance(shop: Shop, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """An ephemeral instance whose runs use the test's database."""
+    monkeypatch.setenv("LOYALTY_DATABASE_URL", database_url)
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """A server that the environment names."""
+    with webhook() as running:
+        monkeypatch.setenv("LOYALTY_ALERT_WEBHOOK_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def alerting(shop: Shop) -> Alerting:
+    return Alerting(shop.engine)
+
+
+def run_job(instance: dg.DagsterInstance, name: str, **options) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False, **options)
+
+
+def tick(instance: dg.DagsterInstance, url: str) -> str:
+    """Evaluate one tick; return what it says."""
+    resources = {"ledger": LedgerDatabase(url=url), "alerter": Alerter()}
+    with dg.build_sensor_context(instance, definitions=defs, resources=resources) as context:
+        return defs.resolve_sensor_def("alerts_sensor").evaluate_tick(context).skip_message or ""
+
+
+def report(instance: dg.DagsterInstance, result: dict, *, name: str = NAME, **more) -> None:
+    """Let a check have a result."""
+    values = {"description": "3 orders have other points.", **result, **more}
+    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=AWARDED_POINTS, check_name=name, **values))
+
+
+def test_a_red_check_is_told_with_its_numbers_its_merchants_and_what_to_do(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOYALTY_DAGSTER_URL", "https://dagster.example.com/")
+    monkeypatch.setenv("LOYALTY_DOCS_URL", "https://git.example.com/main/")
+    assert tick(instance, database_url) == "Nothing is wrong. Messages sent: none."
+    rows = [dg.TableRecord({"merchant_id": name, "order_id": "7"}) for name in ("m2", "m1", "m2")]
+    report(instance, RED, metadata={"orders": 3, "worst": dg.TableMetadataValue(rows, None), "is_full": True})
+    assert tick(instance, database_url) == "Open problems: 1 ('loyalty alerts list'). Messages sent: 1 by webhook."
+    assert "Messages sent: none" in tick(instance, database_url)
+    (message,) = hook.taken
+    (alert,) = message["alerts"]
+    page = f"https://dagster.example.com/assets/loyalty/awarded_points?view=checks&checkDetail={NAME}"
+    assert alert == {
+        "key": alert["key"],
+        "event": "started",
+        "severity": "P0",
+        "name": NAME,
+        "source": "check",
+        "title": f"{NAME} is red",
+        "detail": "3 orders have other points.",
+        "merchants": ["m2", "m1"],
+        "numbers": {"orders": 3},
+        "started_at": alert["started_at"],
+        "ended_at": None,
+        "reminders": 0,
+        "runbook": "https://git.example.com/main/docs/runbooks/awards.md#no_order_is_awarded_twice-is-red",
+        "dagster": page,
+    }
+    for words in (f"P0 {NAME} is red", "Since ", "3 orders have", "Merchants: m2, m1", alert["runbook"], page):
+        assert words in message["text"]
+
+
+def test_a_check_that_turns_green_ends_its_problem_and_one_that_turns_red_again_makes_it_worse(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    report(instance, YELLOW)
+    tick(instance, database_url)
+    report(instance, RED)
+    tick(instance, database_url)
+    report(instance, PASSED)
+    tick(instance, database_url)
+    alerting.wait(minutes=5)
+    assert "Nothing is wrong." in tick(instance, database_url)
+    assert hook.events == [("started", NAME), ("worse", NAME), ("ended", NAME)]
+
+
+def test_a_run_that_failed_because_its_checks_are_red_is_no_second_alert(
+    shop: Shop, instance: dg.DagsterInstance, database_url: str, hook: Webhook
+) -> None:
+    shop.order("1", "10.00")
+    shop.award()
+    shop.run("UPDATE loyalty.order_points SET target_points = 9, in_force_points = 9")
+    assert not run_job(instance, "award_checks_job").success
+    tick(instance, database_url)
+    (message,) = hook.taken
+    assert {(one["name"], one["severity"]) for one in message["alerts"]} >= {(NAME, "P0")}
+    assert {one["source"] for one in message["alerts"]} == {"check"}
+
+
+def test_checks_that_could_not_run_are_problems_and_their_run_is_none(
+    shop: Shop, instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    assert run_job(instance, "notification_checks_job").success
+    shop.run("ALTER TABLE loyalty.notifications RENAME TO gone")
+    assert not run_job(instance, "notification_checks_job").success
+    tick(instance, database_url)
+    (message,) = hook.taken
+    assert {(one["name"], one["severity"]) for one in message["alerts"]} == {
+        ("no_mail_waits_long", "P1"),
+        ("few_mails_fail", "P1"),
+    }
+    assert message["alerts"][0]["title"] == "few_mails_fail could not run"
+    job = defs.resolve_job_def("notification_checks_job")
+    running = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    tick(instance, database_url)
+    assert [one.gone_since for one in alerting.problems()] == [None, None], "they are being looked at"
+    instance.report_run_canceled(running)
+    shop.run("ALTER TABLE loyalty.gone RENAME TO notifications")
+    assert run_job(instance, "notification_checks_job").success
+    tick(instance, database_url)
+    assert all(one.gone_since for one in alerting.problems())
+
+
+def test_a_failed_run_is_told_until_a_newer_one_succeeds(
+    shop: Shop, instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    Queue(shop).report("o", 25, 0)
+    shop.run("ALTER TABLE loyalty.reconciliation_queue RENAME COLUMN operation TO gone")
+    failed = run_job(instance, "drain_reconciliation_queue_job")
+    assert not failed.success
+    shop.run("ALTER TABLE loyalty.reconciliation_queue RENAME COLUMN gone TO operation")
+    tick(instance, database_url)
+    (alert,) = hook.taken[0]["alerts"]
+    assert (alert["name"], alert["severity"]) == ("drain_reconciliation_queue_job", "P1")
+    assert "retrying would not help" in alert["detail"]
+    assert f"/runs/{failed.run_id}" in alerting.problem().place
+    cancelled = instance.create_run_for_job(
+        defs.resolve_job_def("drain_reconciliation_queue_job"), status=dg.DagsterRunStatus.CANCELED
+    )
+    tick(instance, database_url)
+    assert (alerting.problem().gone_since, cancelled.is_finished) == (None, True)
+    assert run_job(instance, "drain_reconciliation_queue_job").success
+    tick(instance, database_url)
+    alerting.wait(minutes=5)
+    tick(instance, database_url)
+    assert hook.events == [("started", alert["name"]), ("ended", alert["name"])]
+
+
+def test_an_error_that_is_not_worded_by_us_is_told_by_its_kind_alone(instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def broken() -> None:
+        raise ValueError("ann@example.com")
+
+    @dg.job
+    def broken_job() -> None:
+        broken()
+
+    assert not broken_job.execute_in_process(instance=instance, raise_on_error=False).success
+    (found,) = follow_jobs(instance, ["broken_job"], as_of=datetime.now(UTC)).symptoms
+    assert (found.title, found.detail) == ("broken_job failed", "ValueError")
+
+
+def test_a_run_of_assets_that_a_red_check_has_failed_is_no_second_alert_unless_something_else_failed(
+    instance: dg.DagsterInstance,
+) -> None:
+    is_broken = [False]
+
+    @dg.asset
+    def numbers() -> None:
+        """Make them."""
+
+    @dg.asset
+    def others() -> None:
+        if is_broken[0]:
+            raise dg.Failure("1 merchant failed: m1: no such table", allow_retries=False)
+
+    @dg.asset_check(asset=numbers, blocking=True)
+    def numbers_are_right() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False)
+
+    made = dg.Definitions(
+        assets=[numbers, others],
+        asset_checks=[numbers_are_right],
+        jobs=[dg.define_asset_job("nightly", selection=dg.AssetSelection.all())],
+    )
+    for is_something_else, expected in ((False, []), (True, ["1 merchant failed: m1: no such table"])):
+        is_broken[0] = is_something_else
+        job = made.resolve_job_def("nightly")
+        assert not job.execute_in_process(instance=instance, raise_on_error=False).success
+        found = follow_jobs(instance, ["nightly"], as_of=datetime.now(UTC)).symptoms
+        assert [one.detail for one in found] == expected
+
+
+def test_a_run_that_is_retried_is_no_problem_yet(instance: dg.DagsterInstance) -> None:
+    job, now = defs.resolve_job_def("sweep_points_job"), datetime.now(UTC)
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags={"dagster/will_retry": "true"})
+    instance.report_run_failed(run)
+
+    def seen(as_of: datetime) -> tuple[list[str], bool]:
+        found = follow_jobs(instance, ["sweep_points_job"], as_of=as_of)
+        return [one.name for one in found.symptoms], "sweep_points_job" in found.undecided
+
+    assert seen(now) == ([], True)
+    assert seen(now + timedelta(minutes=6)) == (["sweep_points_job"], False), "no retry came"
+    retry = instance.create_run_for_job(
+        job, status=dg.DagsterRunStatus.STARTED, tags={"dagster/parent_run_id": run.run_id}
+    )
+    assert seen(now + timedelta(minutes=6)) == ([], True)
+    instance.report_run_failed(retry)
+    assert seen(now + timedelta(minutes=6)) == (["sweep_points_job"], False)
+    instance.delete_run(run.run_id)
+    instance.delete_run(retry.run_id)
+    assert seen(now) == ([], True), "a run that was removed says nothing"
+
+
+def test_an_asset_that_was_made_too_long_ago_is_late(instance: dg.DagsterInstance) -> None:
+    wanted = windows(defs.get_repository_def())
+    assert wanted[EXPIRED_POINTS] == (None, timedelta(hours=26))
+    now = datetime.now(UTC)
+    assert follow_freshness(instance, wanted, as_of=now).undecided == {key.to_user_string() for key in wanted}
+    instance.report_runless_asset_event(dg.AssetMaterialization(EXPIRED_POINTS, partition="m1"))
+    only = {EXPIRED_POINTS: wanted[EXPIRED_POINTS]}
+    assert follow_freshness(instance, only, as_of=now + timedelta(hours=25.9)).symptoms == ()
+    (found,) = follow_freshness(instance, only, as_of=now + timedelta(hours=26.1)).symptoms
+    assert (found.name, found.state.value) == ("loyalty/expired_points", "red")
+    with_warning = {EXPIRED_POINTS: (timedelta(hours=25), timedelta(hours=26))}
+    (found,) = follow_freshness(instance, with_warning, as_of=now + timedelta(hours=25.5)).symptoms
+    assert found.state.value == "yellow"
+
+
+def test_the_queue_is_followed_without_its_check(
+    shop: Shop, instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    queue, name = Queue(shop), "few_updates_wait_in_the_queue"
+    number = queue.report("o", 0, 1_000_000)
+    tick(instance, database_url)
+    assert hook.events == []
+    shop.run("UPDATE loyalty.reconciliation_queue SET parked_at = now()")
+    tick(instance, database_url)
+    shop.run("UPDATE loyalty.reconciliation_queue SET created_at = now() - interval '25 hours'")
+    tick(instance, database_url)
+    report(instance, PASSED, name=name)
+    tick(instance, database_url)
+    assert hook.events == [("started", name), ("worse", name)]
+    (alert,) = hook.taken[1]["alerts"]
+    assert (alert["severity"], alert["merchants"], alert["numbers"]["parked"]) == ("P1", ["m1"], 1)
+    shop.run("DELETE FROM loyalty.reconciliation_queue WHERE queue_id = :number", number=number)
+    tick(instance, database_url)
+    alerting.wait(minutes=5)
+    tick(instance, database_url)
+    assert hook.events[2:] == [("ended", name)]
+
+
+# --- what can't be used ---
+
+
+def test_without_a_channel_problems_are_tracked_and_the_sensor_says_that_nobody_is_told(
+    instance: dg.DagsterInstance, database_url: str, alerting: Alerting
+) -> None:
+    report(instance, RED)
+    found = tick(instance, database_url)
+    assert found.startswith("No alert channel is configured, so nobody is told: set LOYALTY_ALERT_SLACK_URL")
+    assert "Open problems: 1" in found
+    assert alerting.problem().first_notified_at is None
+    result = run_job(instance, "alert_checks_job")
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, result.success) == (True, True)
+    assert "None is configured" in (check.description or "")
+
+
+def test_a_table_that_cannot_be_used_is_told_and_alerts_go_on(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOYALTY_ALERT_TABLE", str(tmp_path / "alerts.md"))
+    report(instance, RED)
+    tick(instance, database_url)
+    (message,) = hook.taken
+    assert [(one["name"], one["severity"]) for one in message["alerts"]] == [(NAME, "P1"), ("alert_table", "P1")]
+    assert "can't be read (FileNotFoundError)" in message["text"]
+
+
+def test_a_dead_channel_turns_its_check_red_until_it_works_again(
+    instance: dg.DagsterInstance,
+    database_url: str,
+    hook: Webhook,
+    alerting: Alerting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", f"http://127.0.0.1:{closed_port()}/services/{TOKEN}")
+    report(instance, RED)
+    assert "1 by webhook" in tick(instance, database_url)
+    result = run_job(instance, "alert_checks_job")
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, check.severity, result.success) == (False, dg.AssetCheckSeverity.ERROR, False)
+    assert "slack fails: can't be reached (ConnectionError)" in (check.description or "")
+    states = {row.data["channel"]: row.data["state"] for row in check.metadata["by channel"].value.records}  # type: ignore[union-attr]
+    assert states == {"slack": "fails", "webhook": "works", "email": "not configured"}
+    tick(instance, database_url)
+    assert hook.events[-1] == ("started", "alert_channels_work")
+    with webhook() as slack:
+        monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", slack.url)
+        alerting.wait(hours=1)
+        assert "1 by slack" in tick(instance, database_url)
+    assert run_job(instance, "alert_checks_job").success
+
+
+def test_when_nobody_can_be_told_the_tick_fails(instance: dg.DagsterInstance, database_url: str, hook: Webhook) -> None:
+    hook.always = 410
+    report(instance, RED)
+    with pytest.raises(AlertNotSentError, match="no channel took the message \\(webhook: answered 410"):
+        tick(instance, database_url)
+    assert "1 wait for a channel that works" in tick(instance, database_url)
+
+
+def test_one_setting_that_cannot_be_used_silences_no_other_and_turns_the_check_red(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", f"hooks.slack.com/{TOKEN}")
+    report(instance, RED)
+    assert "1 by webhook" in tick(instance, database_url)
+    (check,) = run_job(instance, "alert_checks_job").get_asset_check_evaluations()
+    assert "LOYALTY_ALERT_SLACK_URL is no address" in (check.description or "")
+    assert not check.passed
+    monkeypatch.delenv("LOYALTY_ALERT_WEBHOOK_URL")
+    with pytest.raises(AlertSettingsError, match="LOYALTY_ALERT_SLACK_URL is no address"):
+        tick(instance, database_url)
+
+
+def test_without_the_ledgers_database_the_tick_fails(instance: dg.DagsterInstance, hook: Webhook) -> None:
+    with pytest.raises(OperationalError):
+        tick(instance, f"postgresql://nobody@127.0.0.1:{closed_port()}/shop")
+
+
+def test_no_address_of_a_channel_is_in_anything_that_is_written(
+    shop: Shop,
+    instance: dg.DagsterInstance,
+    database_url: str,
+    hook: Webhook,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.NOTSET)
+    monkeypatch.setenv("LOYALTY_ALERT_EMAIL_TO", "secret.person@example.com")
+    monkeypatch.setenv("LOYALTY_MAIL_FROM", "loyalty@example.com")
+    monkeypatch.setenv("LOYALTY_MAIL_URL", f"smtp://{TOKEN}:{TOKEN}@localhost:{closed_port()}")
+    written = []
+    for answer in (200, 302, 404, 500, "close the connection without an answer"):
+        shop.run("TRUNCATE loyalty.alert_channels, loyalty.alert_problems CASCADE")
+        hook.always = answer
+        report(instance, RED, description="told to ann@example.com")
+        try:
+            written.append(tick(instance, database_url))
+        except AlertNotSentError as error:
+            written.append(repr(error))
+    hook.always = None
+    monkeypatch.setenv("LOYALTY_ALERT_WEBHOOK_URL", f"https://127.0.0.1:{hook.port}/{TOKEN}")
+    shop.run("TRUNCATE loyalty.alert_channels, loyalty.alert_problems CASCADE")
+    with pytest.raises(AlertNotSentError) as caught:
+        tick(instance, database_url)
+    written.append(str(caught.value))
+    assert "TLS" in written[-1]
+    run = run_job(instance, "alert_checks_job")
+    written += [entry.to_json() for entry in instance.all_logs(run.run_id)]
+    written += [str(shop.rows(f"SELECT t::text FROM loyalty.{name} AS t")) for name in ("alert_channels",)]
+    output = capfd.readouterr()
+    everything = "\n".join([*written, caplog.text, output.out, output.err])
+    assert "answered 500" in everything
+    for secret in (TOKEN, "secret.person", "ann@example.com"):
+        assert secret not in everything.replace("told to ann@example.com", "")
+    assert "told to <address>" in hook.taken[0]["text"]
+    assert ALERTS.path == ["loyalty", "alerts"]
