@@ -12,6 +12,7 @@ from loyalty_pipelines.jobs import (
     notification_checks_job,
     prune_history_job,
     release_holds_job,
+    source_contracts_job,
     sweep_points_job,
 )
 from loyalty_pipelines.partitions import MERCHANT
@@ -119,6 +120,16 @@ prune_history_schedule = dg.ScheduleDefinition(
     description="Every night: removes old runs with their events.",
 )
 
+source_contracts_schedule = dg.ScheduleDefinition(
+    name="source_contracts_schedule",
+    job=source_contracts_job,
+    # It reads every row of the shop, and what it finds has been there since yesterday or longer.
+    cron_schedule="0 4 * * *",
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 04:00 in the platform's time zone: is the shop's data as its contracts expect?",
+)
+
 SCHEDULES = [
     sweep_schedule,
     release_holds_schedule,
@@ -127,4 +138,5 @@ SCHEDULES = [
     expiry_checks_schedule,
     notification_checks_schedule,
     prune_history_schedule,
+    source_contracts_schedule,
 ]

@@ -18,6 +18,7 @@ from loyalty_pipelines.checks.expiry import (
 from loyalty_pipelines.checks.mail_templates import every_template_override_renders
 from loyalty_pipelines.checks.notifications import few_mails_fail, no_mail_waits_long
 from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
+from loyalty_pipelines.checks.source_contracts import source_contracts
 
 CHECKS = [
     no_order_is_awarded_twice,
@@ -31,4 +32,5 @@ CHECKS = [
     no_mail_waits_long,
     few_mails_fail,
     every_template_override_renders,
+    source_contracts,
 ]

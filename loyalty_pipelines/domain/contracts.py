@@ -328,8 +328,8 @@ class Query(Expectation):
             raise ValueError("expected {batch}, which stands for the view")
         if names - {"batch", "as_of"}:
             raise ValueError(
-                f"found {{{min(names - {'batch', 'as_of'})}}}; {{batch}} and {{as_of}} can be filled in, and a brace of "
-                "SQL's own is written twice"
+                f"found {{{min(names - {'batch', 'as_of'})}}}, expected {{batch}} or {{as_of}}; "
+                "a brace of SQL's own is written twice"
             )
         unknown = [view for view in self.views if view not in SOURCE_RELATIONS]
         if unknown:
@@ -451,11 +451,20 @@ def _problem(detail: dict[str, Any], data: dict[str, Any], lines: Lines) -> Mapp
             location, found, exists = (*location, "expect"), f'found "{tag}"', f"expectations are {known}"
             advice = did_you_mean(tag, known.split(", "), "name one of these")
         case "union_tag_not_found":
-            location, found, exists, advice = (*location, "expect"), "found nothing", f"expectations are {known}", "add it"
+            location, found, exists, advice = (
+                (*location, "expect"),
+                "found nothing",
+                f"expectations are {known}",
+                "add it",
+            )
         case "missing":
             found, exists, advice = "found nothing", "", "add it"
         case "extra_forbidden":
-            found, exists, advice = f"found the unknown key {shorten(location[-1])}", "", "remove it or correct its name"
+            found, exists, advice = (
+                f"found the unknown key {shorten(location[-1])}",
+                "",
+                "remove it or correct its name",
+            )
         case "enum" | "literal_error":
             words = detail["ctx"]["expected"]
             exists = f"expected {words}"

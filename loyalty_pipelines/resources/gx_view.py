@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import great_expectations as gx
 from great_expectations import expectations as gxe
-from great_expectations.compatibility import pydantic
 from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
-from great_expectations.data_context import EphemeralDataContext
+from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 from great_expectations.datasource.fluent.interfaces import TestConnectionError
+from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.row_conditions import Column
 from psycopg.types.numeric import FloatDumper
+from pydantic.v1 import validator
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
 
@@ -36,20 +37,18 @@ class ViewUnreadableError(Exception):
     """The view can't be read at all."""
 
 
-class UnexpectedRows(gxe.UnexpectedRowsExpectation):
+class UnexpectedRows(UnexpectedRowsExpectation):
     """Counts the rows of a query that should return none; the expectation that ships fetches all of them for that."""
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ("unexpected_rows_query.row_count", "table.row_count")
 
-    @pydantic.validator("unexpected_rows_query")
+    @validator("unexpected_rows_query")
     def _validate_query(cls, query: str) -> str:  # noqa: N805 - a class method for pydantic's first version
         # In place of the inherited one, which prints something when a query names its view itself. Ours do: what Great
         # Expectations puts in for {batch} has an alias of its own or none, as the words of the query will have it.
         return query
 
-    def _validate(
-        self, metrics: dict, runtime_configuration: dict | None = None, execution_engine: Any = None
-    ) -> dict[str, Any]:
+    def _validate(self, metrics: dict, *_: Any, **__: Any) -> dict[str, Any]:
         bad, rows = metrics["unexpected_rows_query.row_count"], metrics["table.row_count"]
         percent = bad / rows * 100 if rows else 0.0
         return {
@@ -63,9 +62,7 @@ class SampleOfUnexpectedRows(UnexpectedRows):
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ("unexpected_rows_query.table",)
 
-    def _validate(
-        self, metrics: dict, runtime_configuration: dict | None = None, execution_engine: Any = None
-    ) -> dict[str, Any]:
+    def _validate(self, metrics: dict, *_: Any, **__: Any) -> dict[str, Any]:
         return {"success": True, "result": {"details": {"rows": metrics["unexpected_rows_query.table"]}}}
 
 
@@ -82,8 +79,11 @@ class GxView:
         self._contract, self._as_of = contract, as_of
         self._errors: list[BaseException] = []
         # The connections are ours: no URL, and no password in it, gets into Great Expectations and what it renders.
+        options = {"creator": _read_only(engine)}
         source = context.data_sources.add_sql(
-            contract.view, connection_string="postgresql+psycopg://", kwargs={"creator": _read_only(engine)}
+            contract.view,
+            connection_string="postgresql+psycopg://",
+            kwargs=options,  # pyright: ignore[reportCallIssue] - its stub lacks it
         )
         self._engines = (source.get_engine(), source.get_execution_engine().engine)
         for one in self._engines:
@@ -93,8 +93,7 @@ class GxView:
         except TestConnectionError as error:
             self.raise_when_gone()
             raise ViewUnreadableError(
-                self.last_error()
-                or f"there is no view {SCHEMA}.{contract.view}; 'loyalty sources apply' makes it"
+                self.last_error() or f"there is no view {SCHEMA}.{contract.view}; 'loyalty sources apply' makes it"
             ) from error
         self._batch = asset.add_batch_definition_whole_table("all rows").get_batch()
 
@@ -155,9 +154,11 @@ class GxView:
     def _note(self, context: Any) -> None:
         self._errors.append(context.sqlalchemy_exception or context.original_exception)
 
-    def _translated(self, one: Expectation) -> gxe.Expectation:
-        kind: type[gxe.Expectation] = UnexpectedRows if isinstance(one, Query) else _class_of(one)
-        values = {"unexpected_rows_query": self._query(one)} if isinstance(one, Query) else one.values(self._as_of)
+    def _translated(self, one: Expectation) -> Any:
+        kind: Any = UnexpectedRows if isinstance(one, Query) else _class_of(one)
+        values: dict[str, Any] = (
+            {"unexpected_rows_query": self._query(one)} if isinstance(one, Query) else one.values(self._as_of)
+        )
         conditions = [Column(name).is_in(list(words)) for name, words in one.conditions.items()]
         if conditions:
             values["row_condition"] = conditions[0]
@@ -172,7 +173,7 @@ class GxView:
 
     def _rows(self, one: Expectation, result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if isinstance(one, Query):
-            limited = f"SELECT * FROM (\n{self._query(one)}\n) AS unexpected LIMIT {SAMPLE}"
+            limited = f"SELECT * FROM (\n{self._query(one)}\n) AS unexpected LIMIT {SAMPLE}"  # noqa: S608 - the operator's own
             found = self._batch.validate(
                 SampleOfUnexpectedRows(unexpected_rows_query=limited), result_format="SUMMARY"
             ).result.get("details", {})
@@ -182,6 +183,12 @@ class GxView:
         # One list of values per column.
         columns = (result.get("partial_unexpected_index_list") or [{}])[0]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def config_of(result: ExpectationValidationResult) -> Any:
+    """Return what the result is about, which Great Expectations always knows."""
+    assert result.expectation_config is not None
+    return result.expectation_config
 
 
 def is_broken(result: ExpectationValidationResult) -> bool:
@@ -199,7 +206,7 @@ def why_broken(result: ExpectationValidationResult) -> str:
     return ""
 
 
-def _class_of(one: Expectation) -> type[gxe.Expectation]:
+def _class_of(one: Expectation) -> Any:
     """Return Great Expectations' class for expect_column_values_to_be_between: ExpectColumnValuesToBeBetween."""
     return getattr(gxe, "".join(word.capitalize() for word in one.type.split("_")))
 

@@ -15,7 +15,7 @@ from typing import Any
 import great_expectations as gx
 from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 from great_expectations.core.run_identifier import RunIdentifier
-from great_expectations.data_context import EphemeralDataContext
+from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.data_context.types.resource_identifiers import (
     ExpectationSuiteIdentifier,
@@ -36,7 +36,7 @@ from loyalty_pipelines.domain.contracts import (
     Query,
 )
 from loyalty_pipelines.domain.source_mapping import NoMappingError, SourceMapping
-from loyalty_pipelines.resources.gx_view import GxView, ViewUnreadableError, is_broken, why_broken
+from loyalty_pipelines.resources.gx_view import GxView, ViewUnreadableError, config_of, is_broken, why_broken
 
 SITE = "contracts"
 
@@ -99,9 +99,8 @@ def _great_expectations(docs: Path | None) -> Iterator[EphemeralDataContext]:
         store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
         context.add_data_docs_site(
             SITE,
-            {  # type: ignore[typeddict-item]
+            {
                 "class_name": "SiteBuilder",
-                "show_how_to_buttons": False,
                 "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
                 "store_backend": store,
             },
@@ -111,9 +110,7 @@ def _great_expectations(docs: Path | None) -> Iterator[EphemeralDataContext]:
         context.build_data_docs()
 
 
-def _check_view(
-    run: _Run, view: str, contract: Contract | ContractError, wanted: Sequence[str] | None
-) -> CheckedView:
+def _check_view(run: _Run, view: str, contract: Contract | ContractError, wanted: Sequence[str] | None) -> CheckedView:
     if isinstance(contract, ContractError):
         return CheckedView(view=view, file=contract.file, text=str(contract), problem=str(contract))
     expectations = [one for one in contract.expectations if wanted is None or one.name in wanted]
@@ -129,8 +126,8 @@ def _check_view(
         except ViewUnreadableError as error:
             problem = f"{view} can't be checked: {error}."
             found.update({one.name: _without_rows(one, Outcome.BROKEN, problem) for one in asked})
-        bad = sum(not one.is_met for one in found.values())
-        text = problem or f"{bad} of {len(asked)} expectations of {view} are not met."
+        met = sum(found[one.name].is_met for one in asked)
+        text = problem or f"{met} of {len(asked)} expectations of {view} are met."
     return CheckedView(view=view, file=contract.file, text=text, problem=problem, results=tuple(found.values()))
 
 
@@ -142,7 +139,7 @@ def _check_expectations(
     answer = gx_view.ask(expectations)
     if gx_view.is_blocked:
         raise ViewUnreadableError(gx_view.last_error())
-    by_name = {one.expectation_config.meta["name"]: one for one in answer.results}
+    by_name = {config_of(one).meta["name"]: one for one in answer.results}
     found = {}
     for one in expectations:
         if by_name[one.name].success:
@@ -151,7 +148,7 @@ def _check_expectations(
         by_name[one.name], rows = gx_view.look_at(one)
         found[one.name] = _checked(contract, one, by_name[one.name], rows, gx_view.last_error())
     if run.context.list_data_docs_sites():
-        _keep(run, contract.view, answer, [by_name[one.name] for one in expectations])
+        _keep(run, contract.view, answer, [(by_name[one.name], found[one.name]) for one in expectations])
     return found
 
 
@@ -227,12 +224,20 @@ def _why_not_asked(one: Expectation, view: str, mapping: SourceMapping | str) ->
 
 
 def _keep(
-    run: _Run, view: str, answer: ExpectationSuiteValidationResult, results: list[ExpectationValidationResult]
+    run: _Run,
+    view: str,
+    answer: ExpectationSuiteValidationResult,
+    checked: Sequence[tuple[ExpectationValidationResult, Checked]],
 ) -> None:
-    """Put the results of a view where the docs are built from."""
-    for one in results:
-        for name in ("partial_unexpected_list", "partial_unexpected_counts", "partial_unexpected_index_list"):
-            one.result.pop(name, None)
+    """Put the results of a view where the docs are built from, with keys in place of values."""
+    for result, one in checked:
+        for name in ("partial_unexpected_counts", "partial_unexpected_index_list"):
+            result.result.pop(name, None)
+        result.result["partial_unexpected_list"] = [_in_words(row) for row in one.sample]
+        if one.outcome is Outcome.BROKEN:
+            # Great Expectations shows this; its own text has the statement and more.
+            result.exception_info = {"raised_exception": True, "exception_message": one.text, "exception_traceback": ""}
+    results = [result for result, _ in checked]
     met = sum(bool(one.success) for one in results)
     answer.results, answer.success = results, met == len(results)
     answer.statistics = {
@@ -241,12 +246,12 @@ def _keep(
         "unsuccessful_expectations": len(results) - met,
         "success_percent": met / len(results) * 100,
     }
+    run_id = RunIdentifier(run_name=SITE, run_time=run.as_of)
+    answer.meta["run_id"] = run_id
     run.context.suites.add(
-        gx.ExpectationSuite(name=view, expectations=[one.expectation_config.to_domain_obj() for one in results])
+        gx.ExpectationSuite(name=view, expectations=[config_of(one).to_domain_obj() for one in results])
     )
     key = ValidationResultIdentifier(
-        expectation_suite_identifier=ExpectationSuiteIdentifier(view),
-        run_id=RunIdentifier(run_name="source contracts", run_time=run.as_of),
-        batch_identifier=view,
+        expectation_suite_identifier=ExpectationSuiteIdentifier(view), run_id=run_id, batch_identifier=view
     )
     run.context.validation_results_store.set(key, answer)
