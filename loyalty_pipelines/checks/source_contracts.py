@@ -21,8 +21,6 @@ from loyalty_pipelines.domain.contracts import (
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 RUNBOOK = "source-contracts"
-# Read when the code location is loaded: what is checked is what the UI lists.
-CONTRACTS = load_contracts()
 
 
 def _asset(view: str) -> dg.AssetKey:
@@ -57,25 +55,31 @@ def _spec(view: str, one: Expectation) -> dg.AssetCheckSpec:
     )
 
 
-@dg.multi_asset_check(
-    name="source_contracts",
-    specs=list(_specs(CONTRACTS)),
-    description="Checks the shop's data against its contracts, with Great Expectations and in PostgreSQL.",
-    can_subset=True,
-    retry_policy=RETRY_TRANSIENT,
-    pool="source_contracts",
-)
-def source_contracts(context: dg.AssetCheckExecutionContext, ledger: LedgerDatabase) -> Iterator[dg.AssetCheckResult]:
-    # Seconds: only the process that checks pays for it.
-    from loyalty_pipelines.resources.source_contracts import check_contracts
+def checks_of(contracts: Mapping[str, Contract | ContractError]) -> dg.AssetChecksDefinition:
+    """Return the checks of contracts, all in one step."""
 
-    selected: dict[str, list[str]] = defaultdict(list)
-    for key in context.selected_asset_check_keys:
-        selected[key.asset_key.path[-1]].append(key.name)
-    with retrying_only_what_passes(), ledger.engine() as engine:
-        checked = check_contracts(engine, {view: CONTRACTS[view] for view in selected}, names=selected)
-    for view in checked:
-        yield from _results(view, selected[view.view])
+    @dg.multi_asset_check(
+        name="source_contracts",
+        specs=list(_specs(contracts)),
+        description="Checks the shop's data against its contracts, with Great Expectations and in PostgreSQL.",
+        can_subset=True,
+        retry_policy=RETRY_TRANSIENT,
+        pool="source_contracts",
+    )
+    def checks(context: dg.AssetCheckExecutionContext, ledger: LedgerDatabase) -> Iterator[dg.AssetCheckResult]:
+        # Seconds: only the process that checks pays for it.
+        from loyalty_pipelines.resources.source_contracts import check_contracts
+
+        selected: dict[str, list[str]] = defaultdict(list)
+        for key in context.selected_asset_check_keys:
+            selected[key.asset_key.path[-1]].append(key.name)
+        with retrying_only_what_passes(), ledger.engine() as engine:
+            wanted = {view: contract for view, contract in contracts.items() if view in selected}
+            checked = check_contracts(engine, wanted, names=selected)
+        for view in checked:
+            yield from _results(view, selected[view.view])
+
+    return checks
 
 
 def _results(checked: CheckedView, selected: Sequence[str]) -> Iterator[dg.AssetCheckResult]:
@@ -119,3 +123,7 @@ def _table(one: Checked) -> dg.TableMetadataValue:
             columns=[dg.TableColumn(name, kinds.get(type(value), "string")) for name, value in one.sample[0].items()]
         ),
     )
+
+
+# Read when the code location is loaded: what is checked is what the UI lists.
+source_contracts = checks_of(load_contracts())

@@ -67,10 +67,9 @@ def _own_files() -> Mapping[str, Path]:
         raise _refused(folder, f"found no folder that can be read ({error.strerror})", advice) from error
     for path in found:
         if path.suffix != ".yaml" or path.stem not in SOURCE_RELATIONS:
-            names = [f"{view}.yaml" for view in SOURCE_RELATIONS]
-            raise _refused(
-                path, f"files here are {listed(names)}", did_you_mean(path.name, names, "rename it or take it away")
-            )
+            names = listed(f"{view}.yaml" for view in SOURCE_RELATIONS)
+            advice = did_you_mean(path.stem, SOURCE_RELATIONS, "rename it or take it away")
+            raise _refused(path, f"found a file of no view; files here are {names}", advice)
     return {path.stem: path for path in found}
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import great_expectations as gx
 from great_expectations import expectations as gxe
 from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
-from great_expectations.datasource.fluent.interfaces import TestConnectionError
+from great_expectations.datasource.fluent.interfaces import GxDatasourceWarning, TestConnectionError
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.row_conditions import Column
 from psycopg.types.numeric import FloatDumper
@@ -29,6 +30,7 @@ SEVERITIES = {Severity.ERROR: "critical", Severity.WARNING: "warning"}
 LOCK_TIMEOUT = "5s"
 # PostgreSQL quotes the value in the texts of data exceptions, and the shop's functions may say anything.
 DATA_EXCEPTION = "22"
+UNDEFINED_TABLE = "42P01"
 RAISED_BY_THE_SHOP = ("P0", "38", "39")
 QUOTED = re.compile(r'"[^"]*"')
 
@@ -78,24 +80,37 @@ class GxView:
     def __init__(self, context: EphemeralDataContext, engine: Engine, contract: Contract, as_of: datetime) -> None:
         self._contract, self._as_of = contract, as_of
         self._errors: list[BaseException] = []
+        self._engines: list[Engine] = []
+        try:
+            self._batch = self._open(context, engine)
+        except TestConnectionError as error:
+            self.close()
+            if isinstance(error.__cause__, DBAPIError):
+                self._errors.append(error.__cause__)
+            self.raise_when_gone()
+            raise ViewUnreadableError(self.last_error() or "PostgreSQL does not say why") from error
+
+    def _open(self, context: EphemeralDataContext, engine: Engine) -> Any:
+        with warnings.catch_warnings():
+            # Of the class that takes our connections, and of the schema's name, for which it has no other place.
+            warnings.filterwarnings("ignore", category=GxDatasourceWarning)
+            warnings.filterwarnings("ignore", "`schema_name` is deprecated", DeprecationWarning)
+            return self._batch_of(context, engine)
+
+    def _batch_of(self, context: EphemeralDataContext, engine: Engine) -> Any:
+        view = self._contract.view
         # The connections are ours: no URL, and no password in it, gets into Great Expectations and what it renders.
         options = {"creator": _read_only(engine)}
         source = context.data_sources.add_sql(
-            contract.view,
+            view,
             connection_string="postgresql+psycopg://",
             kwargs=options,  # pyright: ignore[reportCallIssue] - its stub lacks it
         )
-        self._engines = (source.get_engine(), source.get_execution_engine().engine)
+        self._engines.extend((source.get_engine(), source.get_execution_engine().engine))
         for one in self._engines:
             event.listen(one, "handle_error", self._note)
-        try:
-            asset = source.add_table_asset(contract.view, table_name=contract.view, schema_name=SCHEMA)
-        except TestConnectionError as error:
-            self.raise_when_gone()
-            raise ViewUnreadableError(
-                self.last_error() or f"there is no view {SCHEMA}.{contract.view}; 'loyalty sources apply' makes it"
-            ) from error
-        self._batch = asset.add_batch_definition_whole_table("all rows").get_batch()
+        asset = source.add_table_asset(view, table_name=view, schema_name=SCHEMA)
+        return asset.add_batch_definition_whole_table("all rows").get_batch()
 
     def close(self) -> None:
         """Close its connections."""
@@ -146,6 +161,8 @@ class GxView:
             return ""
         error = self._errors[-1]
         code = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+        if code == UNDEFINED_TABLE:
+            return f"{short_text(error)}; 'loyalty sources apply' makes the views"
         if code.startswith(RAISED_BY_THE_SHOP):
             return f"the shop's own code raised an error (SQLSTATE {code}) when the view was read"
         text = short_text(error) if isinstance(error, DBAPIError) else type(error).__name__

@@ -39,6 +39,8 @@ from loyalty_pipelines.domain.source_mapping import NoMappingError, SourceMappin
 from loyalty_pipelines.resources.gx_view import GxView, ViewUnreadableError, config_of, is_broken, why_broken
 
 SITE = "contracts"
+# Bad rows that the text of a result names; its table has more.
+NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +170,28 @@ def _checked(
     shown = [_shown(row, [name for name in contract.keys_of(one) if name in contract.ids], numbers) for row in rows]
     sample = tuple(dict(items) for items in dict.fromkeys(tuple(row.items()) for row in shown if row))
     bad, total = int(result.result["unexpected_count"]), int(result.result["element_count"])
+    if one.keys:
+        # Its rows are other things than those of the view, such as merchants.
+        total = 0
     return Checked(
         name=one.name,
         severity=one.severity,
         outcome=Outcome.FAILED,
-        text=f"{bad:,} {'row does' if bad == 1 else 'rows do'} not meet it, of {total:,}"
-        + (": " + "; ".join(_in_words(row) for row in sample[:3]) + (" ..." if bad > len(sample[:3]) else ""))
-        + ".",
+        text=_text(bad, total, sample),
         rows=total,
         bad_rows=bad,
         percent=bad / total * 100 if total else 0.0,
         sample=sample,
+    )
+
+
+def _text(bad: int, total: int, sample: Sequence[Mapping[str, Any]]) -> str:
+    named = "; ".join(_in_words(row) for row in sample[:NAMED])
+    return (
+        f"{bad:,} {'row does' if bad == 1 else 'rows do'} not meet it"
+        + (f", of {total:,}" if total else "")
+        + (f": {named}" if named else "")
+        + (" and more." if bad > NAMED else ".")
     )
 
 
