@@ -55,6 +55,7 @@ bench: $(STAMP) ## measure the promised figures (about 50 minutes); results in b
 	@$(BIN)/python -m benchmarks.reconciliation_queue
 	@$(BIN)/python -m benchmarks.expiry
 	@$(BIN)/python -m benchmarks.mails
+	@$(BIN)/python -m benchmarks.contracts
 
 clean: ## remove the environment, the demo's data and caches
 	@rm -rf $(VENV) .loyalty build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
