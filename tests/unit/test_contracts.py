@@ -1,5 +1,6 @@
 """Contracts as files: what is read, and what is refused with which words."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ QUERY = {
 RUNBOOK = Path(__file__).parent.parent.parent / "docs" / "runbooks" / "source-contracts.md"
 
 
-def written(*many: dict[str, str | None]) -> str:
+def written(*many: Mapping[str, str | None]) -> str:
     """Return expectations as a file; None leaves a key out."""
     lines = ["expectations:"]
     for number, fields in enumerate(many):
@@ -45,11 +46,11 @@ def written(*many: dict[str, str | None]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def parse(*many: dict[str, str | None], view: str = "orders") -> tuple[Expectation, ...]:
+def parse(*many: Mapping[str, str | None], view: str = "orders") -> tuple[Expectation, ...]:
     return parse_contract(view, written(*many), file="mine.yaml", is_own=True).expectations
 
 
-def refusal(*many: dict[str, str | None]) -> str:
+def refusal(*many: Mapping[str, str | None]) -> str:
     """Return the only problem of a file."""
     with pytest.raises(ContractError) as raised:
         parse(*many)
@@ -199,7 +200,7 @@ def test_a_query_needs_the_views_that_it_names() -> None:
         ),
     ],
 )
-def test_a_wrong_expectation_is_refused_with_what_to_do(fields: dict[str, str | None], problem: str) -> None:
+def test_a_wrong_expectation_is_refused_with_what_to_do(fields: Mapping[str, str | None], problem: str) -> None:
     assert refusal(fields).startswith(problem)
 
 
