@@ -205,7 +205,7 @@ def _shown(row: Mapping[str, Any], keys: Sequence[str], numbers: Sequence[str]) 
 
 
 def _in_words(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in row.items())
+    return ", ".join(f"{name} {'(empty)' if value in ('', None) else value}" for name, value in row.items())
 
 
 def _without_rows(one: Expectation, outcome: Outcome, text: str) -> Checked:

@@ -27,6 +27,7 @@ from tests.cli import Cli
 from tests.conftest import TEMPLATE, administer
 from tests.contract_shop import AS_OF, PLANTED
 from tests.shop import Shop
+from tests.shops import CREATE_SHOP, mapping_of
 
 pytestmark = pytest.mark.xdist_group("great_expectations")
 
@@ -254,6 +255,16 @@ def test_what_the_shop_does_not_have_is_skipped_and_says_so(shop: Shop) -> None:
         assert {one.outcome for one in views[view].results} == {Outcome.SKIPPED}
 
 
+@pytest.mark.parametrize("preset", sorted(CREATE_SHOP))
+def test_the_shops_of_the_presets_can_be_checked(preset: str, engine: Engine) -> None:
+    with engine.begin() as conn:
+        CREATE_SHOP[preset](conn)
+        sources.apply(conn, mapping_of(preset))
+    views = check(engine)
+    assert {one.outcome for view in views.values() for one in view.results} == {Outcome.PASSED, Outcome.SKIPPED}
+    assert not any(view.has_errors for view in views.values())
+
+
 def test_without_a_mapping_everything_is_skipped(shop: Shop) -> None:
     with shop.engine.begin() as conn:
         sources.withdraw(conn)
@@ -398,7 +409,7 @@ def test_the_command_line_checks_and_shows(spoilt, clean: Engine, tmp_path: Path
     outcome = cli.run("contracts", "check", "--view", "customers", database=spoilt_url)
     assert outcome.status == 1
     assert (
-        "  error: every_customer_has_an_id: 1 row does not meet it, of 7: merchant_id m1, customer_id .\n"
+        "  error: every_customer_has_an_id: 1 row does not meet it, of 7: merchant_id m1, customer_id (empty).\n"
         in outcome.out
     )
     assert outcome.err.count("\n") == 2, "no progress bars and no warnings"
