@@ -20,7 +20,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db.drain import short_text
-from loyalty_pipelines.db.engine import is_connection_loss, is_transient
+from loyalty_pipelines.db.engine import is_connection_loss
 from loyalty_pipelines.domain.contracts import SAMPLE, SCHEMA, Contract, Expectation, Query, Severity, UniqueTogether
 
 # What failed is in its results; its log would repeat statements and values.
@@ -149,11 +149,6 @@ class GxView:
         for error in self._errors:
             if is_connection_loss(error):
                 raise error
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether what was asked for last can't be had now, for example because the view is locked."""
-        return any(is_transient(error) for error in self._errors)
 
     def last_error(self) -> str:
         """Return what PostgreSQL said last, without values of the shop; empty: nothing."""

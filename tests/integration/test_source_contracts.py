@@ -196,6 +196,19 @@ def test_what_could_not_be_read_for_a_moment_is_said_and_the_other_views_are_che
     assert not views["merchants"].has_errors
 
 
+def test_waiting_for_a_view_to_compare_with_costs_only_what_needs_it(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loyalty_pipelines.resources.gx_view.LOCK_TIMEOUT", "100ms")
+    with odd_shop(server) as engine, engine.begin() as conn:
+        conn.execute(text("LOCK TABLE odd.customers IN ACCESS EXCLUSIVE MODE"))
+        orders = check(engine, ours("orders"))["orders"]
+    assert [(one.name, one.text) for one in orders.results if not one.is_met] == [
+        ("every_order_belongs_to_a_known_customer", "It can't be checked: canceling statement due to lock timeout.")
+    ]
+    assert orders.has_errors, "a warning that can't be checked is no better than an error"
+
+
 def test_a_view_that_is_gone_fails_alone(server: EmbeddedServer) -> None:
     with odd_shop(server) as engine:
         with engine.begin() as conn:
