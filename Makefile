@@ -57,6 +57,7 @@ bench: $(STAMP) ## measure the promised figures (about 70 minutes); results in b
 	@$(BIN)/python -m benchmarks.integrity
 	@$(BIN)/python -m benchmarks.mails
 	@$(BIN)/python -m benchmarks.reports
+	@$(BIN)/python -m benchmarks.contracts
 
 clean: ## remove the environment, the demo's data and caches
 	@rm -rf $(VENV) .loyalty build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

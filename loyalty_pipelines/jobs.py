@@ -12,6 +12,7 @@ from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
 from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
 from loyalty_pipelines.assets.reports import POINTS_LIABILITY, RECENT_ACTIVITY, REDEMPTION_STATS
+from loyalty_pipelines.checks.source_contracts import source_contracts
 
 # A run that is older than this is dead, whatever its status says: run monitoring ends it, and the sensors stop
 # waiting for it.
@@ -130,6 +131,13 @@ alert_checks_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
 )
 
+source_contracts_job = dg.define_asset_job(
+    "source_contracts_job",
+    selection=dg.AssetSelection.checks(source_contracts),
+    description="Checks what is expected of the shop's data: keys, statuses, amounts, times, references, volume.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
 
 @dg.job(
     description="Adds points to one customer's balance or takes them, with a reason, once; a dry run unless told "
@@ -165,4 +173,5 @@ JOBS = [
     reports_job,
     report_checks_job,
     alert_checks_job,
+    source_contracts_job,
 ]

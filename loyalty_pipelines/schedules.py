@@ -17,6 +17,7 @@ from loyalty_pipelines.jobs import (
     release_holds_job,
     report_checks_job,
     reports_job,
+    source_contracts_job,
     sweep_points_job,
 )
 from loyalty_pipelines.partitions import MERCHANT
@@ -203,6 +204,14 @@ alert_checks_schedule = dg.ScheduleDefinition(
     cron_schedule="50 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every hour: do the alert channels work?",
+source_contracts_schedule = dg.ScheduleDefinition(
+    name="source_contracts_schedule",
+    job=source_contracts_job,
+    # It reads every row of the shop, and what it finds has been there since yesterday or longer.
+    cron_schedule="0 4 * * *",
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 04:00 in the platform's time zone: is the shop's data as its contracts expect?",
 )
 
 SCHEDULES = [
@@ -219,4 +228,5 @@ SCHEDULES = [
     reports_schedule,
     report_checks_schedule,
     alert_checks_schedule,
+    source_contracts_schedule,
 ]

@@ -104,5 +104,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
                  "LOYALTY_ALERT_WEBHOOK_URL", "LOYALTY_ALERT_EMAIL_TO", "LOYALTY_ALERT_P0", "LOYALTY_ALERT_P1",
                  "LOYALTY_ALERT_P2", "LOYALTY_ALERT_REMIND_HOURS", "LOYALTY_ALERT_TABLE", "LOYALTY_DAGSTER_URL",
                  "LOYALTY_DOCS_URL"):  # fmt: skip
+                 "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE", "LOYALTY_CONTRACTS"):  # fmt: skip
         if name in os.environ:
             monkeypatch.delenv(name)

@@ -5,6 +5,10 @@ import dagster as dg
 ORDERS = dg.AssetKey(["shop", "orders"])
 REFUNDS = dg.AssetKey(["shop", "refunds"])
 MERCHANTS_TABLE = dg.AssetKey(["shop", "merchants"])
+CUSTOMERS = dg.AssetKey(["shop", "customers"])
+PAYMENTS = dg.AssetKey(["shop", "payments"])
+SUBSCRIPTIONS = dg.AssetKey(["shop", "subscriptions"])
+PLANS = dg.AssetKey(["shop", "plans"])
 
 SHOP_TABLES = [
     dg.AssetSpec(
@@ -19,5 +23,9 @@ SHOP_TABLES = [
         (ORDERS, "The shop's orders with their status, amount and time of payment."),
         (REFUNDS, "What was paid back of an order."),
         (MERCHANTS_TABLE, "The platform's merchants with their currency and time zone."),
+        (CUSTOMERS, "The merchants' customers."),
+        (PAYMENTS, "What the payment provider says of orders and subscriptions."),
+        (SUBSCRIPTIONS, "What customers pay again and again, with its current period."),
+        (PLANS, "What a subscription costs, and how often."),
     )
 ]

@@ -20,6 +20,7 @@ from loyalty_pipelines.checks.mail_templates import every_template_override_rend
 from loyalty_pipelines.checks.notifications import few_mails_fail, no_mail_waits_long
 from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
 from loyalty_pipelines.checks.reports import liability_equals_the_sum_of_balances
+from loyalty_pipelines.checks.source_contracts import source_contracts
 
 CHECKS = [
     every_paid_order_has_its_points,
@@ -36,4 +37,5 @@ CHECKS = [
     every_merchant_was_proved_lately,
     liability_equals_the_sum_of_balances,
     alert_channels_work,
+    source_contracts,
 ]

@@ -12,6 +12,7 @@ from loyalty_pipelines.cli.accounts import accounts
 from loyalty_pipelines.cli.alerts import alerts
 from loyalty_pipelines.cli.award import award
 from loyalty_pipelines.cli.base import LoyaltyGroup, Session
+from loyalty_pipelines.cli.contracts import contracts
 from loyalty_pipelines.cli.expiry import expire, expiry
 from loyalty_pipelines.cli.explain import explain_
 from loyalty_pipelines.cli.init import init
@@ -60,6 +61,7 @@ for command in (
     status,
     reports,
     alerts,
+    contracts,
 ):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):

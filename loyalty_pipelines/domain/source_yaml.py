@@ -7,6 +7,9 @@ no` is Norwegian and not False, a status `1` is a word, and `2024` may be the na
 import yaml
 
 MAX_CHARACTERS = 1_000_000
+# For files that ship: thirty times as fast, and they are read whenever a process starts. What somebody else wrote could
+# crash it by nesting without end.
+FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Path = tuple[str | int, ...]
 
@@ -20,19 +23,20 @@ class YamlProblemError(ValueError):
         self.line = line
 
 
-def read_yaml(text: str) -> tuple[object, dict[Path, int]]:
+def read_yaml(text: str, *, is_ours: bool = False) -> tuple[object, dict[Path, int]]:
     """Return the content (dicts, lists, texts, None for an empty value) and the line of each path.
 
-    Raises YamlProblemError for broken YAML, keys given twice, anchors (a short text could unfold without end) and
-    files that are too long or too deep.
+    `is_ours`: the text ships with this product. Raises YamlProblemError for broken YAML, keys given twice, anchors (a
+    short text could unfold without end) and files that are too long or too deep.
     """
     if len(text) > MAX_CHARACTERS:
         raise YamlProblemError(f"found {len(text)} characters, a mapping may have {MAX_CHARACTERS}")
+    loader = FAST_LOADER if is_ours else yaml.SafeLoader
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent):
                 raise YamlProblemError("found an alias (*name)", event.start_mark.line + 1)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=loader)
         lines: dict[Path, int] = {}
         return _plain(node, (), lines), lines
     except yaml.MarkedYAMLError as error:
