@@ -1,9 +1,11 @@
 """What runs by the clock."""
 
+import os
 from collections.abc import Mapping
 
 import dagster as dg
 
+from loyalty_pipelines.domain.metrics_push import URL_VARIABLE, is_push_wanted
 from loyalty_pipelines.jobs import (
     IN_FLIGHT,
     award_checks_job,
@@ -11,6 +13,7 @@ from loyalty_pipelines.jobs import (
     expiry_checks_job,
     notification_checks_job,
     prune_history_job,
+    push_metrics_job,
     release_holds_job,
     sweep_points_job,
 )
@@ -81,6 +84,22 @@ def expiry_schedule(context: dg.ScheduleEvaluationContext):
     )
 
 
+@dg.schedule(
+    job=push_metrics_job,
+    cron_schedule="*/5 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every 5 minutes, if LOYALTY_METRICS_PUSH_URL names a Pushgateway: pushes what 'loyalty metrics' "
+    "prints.",
+)
+def push_metrics_schedule(context: dg.ScheduleEvaluationContext):
+    if not is_push_wanted(os.environ):
+        return dg.SkipReason(f"{URL_VARIABLE} is not set.")
+    in_flight = _run_in_flight(context.instance, push_metrics_job.name)
+    if in_flight:
+        return dg.SkipReason(f"Run {in_flight} is not finished yet.")
+    return dg.RunRequest()
+
+
 def _run_in_flight(instance: dg.DagsterInstance, job_name: str, *, tags: Mapping[str, str] | None = None) -> str | None:
     wanted = dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT, tags=tags)
     records = instance.get_run_records(wanted, limit=1)
@@ -127,4 +146,5 @@ SCHEDULES = [
     expiry_checks_schedule,
     notification_checks_schedule,
     prune_history_schedule,
+    push_metrics_schedule,
 ]

@@ -98,6 +98,7 @@ def shop(engine: Engine) -> Shop:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests choose their own databases, whatever the developer's shell has set."""
     for name in ("LOYALTY_DATABASE_URL", "DAGSTER_POSTGRES_URL", "LOYALTY_HOME", "DAGSTER_HOME", "LOYALTY_TIMEZONE",
-                 "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE"):  # fmt: skip
+                 "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE",
+                 "LOYALTY_METRICS_PUSH_URL"):  # fmt: skip
         if name in os.environ:
             monkeypatch.delenv(name)

@@ -14,6 +14,7 @@ from loyalty_pipelines.cli.base import LoyaltyGroup, Session
 from loyalty_pipelines.cli.expiry import expire, expiry
 from loyalty_pipelines.cli.explain import explain_
 from loyalty_pipelines.cli.init import init
+from loyalty_pipelines.cli.metrics import metrics
 from loyalty_pipelines.cli.notifications import notifications
 from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
@@ -54,6 +55,7 @@ for command in (
     notifications,
     templates,
     status,
+    metrics,
 ):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):
