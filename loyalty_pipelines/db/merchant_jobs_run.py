@@ -1,11 +1,12 @@
-"""Remembers whom a job has served, in a transaction after those of its work."""
+"""Remembers whom a job has served, in transactions after those of its work."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from loyalty_pipelines.db import merchant_jobs
 from loyalty_pipelines.db.engine import with_retries
+from loyalty_pipelines.db.merchant_jobs import record_failure, record_successes
 
 
 def note_merchants(
@@ -17,15 +18,20 @@ def note_merchants(
     crash before leaves the record older than the truth, never newer.
     """
     # '' stands for items whose merchant nobody knows yet.
-    done = sorted(merchant_id for merchant_id in served if merchant_id and merchant_id not in failures)
-    failed = sorted(merchant_id for merchant_id in failures if merchant_id)
-    if not done and not failed:
-        return
+    done = [merchant_id for merchant_id in served if merchant_id and merchant_id not in failures]
+    if done:
+        _in_transaction(engine, partial(record_successes, merchant_ids=done, job=job, run_id=run_id))
+    for merchant_id, failure in failures.items():
+        # One row in each transaction: two runs that meet would otherwise lock each other's in another order.
+        if merchant_id:
+            _in_transaction(
+                engine, partial(record_failure, merchant_id=merchant_id, job=job, run_id=run_id, failure=failure)
+            )
 
+
+def _in_transaction(engine: Engine, work: Callable[[Connection], None]) -> None:
     def once() -> None:
         with engine.begin() as conn:
-            merchant_jobs.record_successes(conn, done, job=job, run_id=run_id)
-            for merchant_id in failed:
-                merchant_jobs.record_failure(conn, merchant_id, job=job, run_id=run_id, failure=failures[merchant_id])
+            work(conn)
 
     with_retries(once)

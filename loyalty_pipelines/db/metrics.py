@@ -92,10 +92,11 @@ class _Found:
         for row in self._rows(FINDINGS):
             of_class = (row.merchant_id, row._mapping["class"])
             self._add("loyalty_findings", row.findings, *of_class, row.severity)
-            self._add("loyalty_findings_points", row.points_too_many, *of_class, "too_many")
-            self._add("loyalty_findings_points", row.points_too_few, *of_class, "too_few")
-            if row.amount_at_risk:
-                self._add("loyalty_findings_amount_at_risk", row.amount_at_risk, *of_class, row.currency or UNKNOWN)
+            # Most findings cost nothing.
+            self._add("loyalty_findings_points", row.points_too_many or None, *of_class, "too_many")
+            self._add("loyalty_findings_points", row.points_too_few or None, *of_class, "too_few")
+            currency = row.currency or UNKNOWN
+            self._add("loyalty_findings_amount_at_risk", row.amount_at_risk or None, *of_class, currency)
             if of_class[1] == AWARDED_TWICE:
                 self._add("loyalty_duplicate_awards", row.findings)
 

@@ -32,7 +32,13 @@ NAMES = {
 }
 # Run by the developer, by CI and by tests of their own; here only their targets are looked up.
 MAKE = re.compile(r"^make (\S+)")
-FINDS_PROBLEMS = ("loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send")
+FINDS_PROBLEMS = (
+    "loyalty status",
+    "loyalty award",
+    "loyalty queue retry",
+    "loyalty notifications send",
+    "loyalty metrics push",
+)
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 
