@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-long docs-check check format bench clean .venv
+.PHONY: help demo up test test-long docs-check monitoring-check check format bench clean .venv
 
 help: ## show this list
-	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.-]+):.*## /\1\t/' | expand -t 18
 
 # The stamp makes it cheap when nothing changed; uv itself comes from pip, in its own folder so that it survives syncs.
 .venv: $(STAMP) ## make the environment (only when the lock file changed)
@@ -36,6 +36,9 @@ test-long: $(STAMP) ## the random tests with many more examples
 docs-check: $(STAMP) ## the documentation's example for Node (needs the npm registry)
 	@$(BIN)/python -m pytest tests/acceptance/node_example.py
 
+monitoring-check: $(STAMP) ## metrics, alert rules and dashboard, by promtool (from the PATH, else from apt)
+	@$(BIN)/python -m pytest tests/acceptance/promtool.py
+
 check: $(STAMP) ## style, types, layers, SQL
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,6 +61,7 @@ bench: $(STAMP) ## measure the promised figures (about 70 minutes); results in b
 	@$(BIN)/python -m benchmarks.mails
 	@$(BIN)/python -m benchmarks.reports
 	@$(BIN)/python -m benchmarks.contracts
+	@$(BIN)/python -m benchmarks.metrics
 
 clean: ## remove the environment, the demo's data and caches
 	@rm -rf $(VENV) .loyalty build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

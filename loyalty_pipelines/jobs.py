@@ -9,6 +9,7 @@ from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN, EXPIRY_
 from loyalty_pipelines.assets.history import prune_history
 from loyalty_pipelines.assets.holds import RELEASED_HOLDS
 from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
+from loyalty_pipelines.assets.metrics import PUSH_AT_END, push_metrics
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
 from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
 from loyalty_pipelines.assets.reports import POINTS_LIABILITY, RECENT_ACTIVITY, REDEMPTION_STATS
@@ -72,6 +73,7 @@ expire_points_job = dg.define_asset_job(
     description="Warns customers of the chosen merchants whose points are about to expire, and takes what is due. A "
     "dry run unless told otherwise; expiry_schedule starts it every night for all merchants.",
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+    hooks=PUSH_AT_END,
 )
 
 award_checks_job = dg.define_asset_job(
@@ -156,6 +158,15 @@ def prune_history_job() -> None:
     prune_history()
 
 
+@dg.job(
+    description="Pushes metrics to the Pushgateway that LOYALTY_METRICS_PUSH_URL names. Started by "
+    "push_metrics_schedule.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+def push_metrics_job() -> None:
+    push_metrics()
+
+
 JOBS = [
     award_points_job,
     sweep_points_job,
@@ -174,4 +185,5 @@ JOBS = [
     report_checks_job,
     alert_checks_job,
     source_contracts_job,
+    push_metrics_job,
 ]

@@ -1,9 +1,11 @@
 """What runs by the clock."""
 
+import os
 from collections.abc import Mapping
 
 import dagster as dg
 
+from loyalty_pipelines.domain.metrics_push import URL_VARIABLE, is_push_wanted
 from loyalty_pipelines.jobs import (
     IN_FLIGHT,
     alert_checks_job,
@@ -14,6 +16,7 @@ from loyalty_pipelines.jobs import (
     integrity_job,
     notification_checks_job,
     prune_history_job,
+    push_metrics_job,
     release_holds_job,
     report_checks_job,
     reports_job,
@@ -120,6 +123,19 @@ def _proof(context: dg.ScheduleEvaluationContext, *, is_full: bool) -> dg.RunReq
         tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
         run_config={"ops": {"balance_integrity": {"config": {"full": is_full, "everybody": True}}}},
     )
+    job=push_metrics_job,
+    cron_schedule="*/5 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every 5 minutes, if LOYALTY_METRICS_PUSH_URL names a Pushgateway: pushes what 'loyalty metrics' "
+    "prints.",
+)
+def push_metrics_schedule(context: dg.ScheduleEvaluationContext):
+    if not is_push_wanted(os.environ):
+        return dg.SkipReason(f"{URL_VARIABLE} is not set.")
+    in_flight = _run_in_flight(context.instance, push_metrics_job.name)
+    if in_flight:
+        return dg.SkipReason(f"Run {in_flight} is not finished yet.")
+    return dg.RunRequest()
 
 
 def _run_in_flight(instance: dg.DagsterInstance, job_name: str, *, tags: Mapping[str, str] | None = None) -> str | None:
@@ -229,4 +245,5 @@ SCHEDULES = [
     report_checks_schedule,
     alert_checks_schedule,
     source_contracts_schedule,
+    push_metrics_schedule,
 ]

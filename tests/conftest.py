@@ -105,5 +105,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
                  "LOYALTY_ALERT_P2", "LOYALTY_ALERT_REMIND_HOURS", "LOYALTY_ALERT_TABLE", "LOYALTY_DAGSTER_URL",
                  "LOYALTY_DOCS_URL"):  # fmt: skip
                  "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE", "LOYALTY_CONTRACTS"):  # fmt: skip
+                 "LOYALTY_METRICS_PUSH_URL"):  # fmt: skip
         if name in os.environ:
             monkeypatch.delenv(name)

@@ -91,10 +91,13 @@ class SweepConfig(AwardConfig):
 )
 def live_awards(context: dg.AssetExecutionContext, config: AwardConfig, ledger: LedgerDatabase) -> None:
     from loyalty_pipelines.db.drain import DrainOptions, drain
+    from loyalty_pipelines.db.merchant_jobs_run import note_merchants
 
     options = DrainOptions(batch_size=config.batch_size, connections=ledger.connections)
     with retrying_only_what_passes(), ledger.engine() as engine:
         report = drain(engine, options=options, actor="live_awards", run_id=context.run.run_id)
+        # Who was served is in loyalty.award_batches.
+        note_merchants(engine, job="live_awards", served=(), failures=report.failures, run_id=context.run.run_id)
     _log_warnings(context, report)
     context.add_output_metadata(report_metadata(report))
     if report.failures:

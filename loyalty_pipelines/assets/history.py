@@ -6,7 +6,13 @@ import dagster as dg
 from pydantic import Field
 
 # These run many times an hour.
-LIVE_JOBS = ("award_points_job", "drain_reconciliation_queue_job", "release_holds_job", "send_notifications_job")
+LIVE_JOBS = (
+    "award_points_job",
+    "drain_reconciliation_queue_job",
+    "release_holds_job",
+    "send_notifications_job",
+    "push_metrics_job",
+)
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 PAGE = 200
 

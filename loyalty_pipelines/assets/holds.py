@@ -24,7 +24,7 @@ def released_holds(context: dg.AssetExecutionContext, ledger: LedgerDatabase) ->
     from loyalty_pipelines.db.holds_run import release_stale_holds
 
     with retrying_only_what_passes(), ledger.engine() as engine:
-        report = release_stale_holds(engine)
+        report = release_stale_holds(engine, run_id=context.run.run_id)
     if report.skipped:
         context.log.warning(
             f"{len(report.skipped)} holds stay for now, because their accounts were locked twice: those of orders "

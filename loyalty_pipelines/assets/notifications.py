@@ -70,7 +70,7 @@ def sent_notifications(
         options = DeliveryOptions(
             page_size=config.page_size, max_mails=config.max_mails, max_seconds=config.max_seconds, retries=retries
         )
-        report = deliver(engine, transport, settings=settings, options=options)
+        report = deliver(engine, transport, settings=settings, options=options, run_id=context.run.run_id)
     for problem in report.template_problems:
         context.log.warning(f"A template was passed over, customers got the next one in the chain: {problem}")
     context.add_output_metadata(report_metadata(report))

@@ -17,6 +17,7 @@ from loyalty_pipelines.cli.expiry import expire, expiry
 from loyalty_pipelines.cli.explain import explain_
 from loyalty_pipelines.cli.init import init
 from loyalty_pipelines.cli.integrity import integrity
+from loyalty_pipelines.cli.metrics import metrics
 from loyalty_pipelines.cli.notifications import notifications
 from loyalty_pipelines.cli.orders import orders
 from loyalty_pipelines.cli.programs import programs
@@ -62,6 +63,7 @@ for command in (
     reports,
     alerts,
     contracts,
+    metrics,
 ):
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):

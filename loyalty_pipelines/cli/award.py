@@ -56,9 +56,26 @@ def award(merchants: tuple[str, ...], dry_run: bool, sweep: bool, batch_size: in
                 actor=current_user(),
                 on_batch=on_batch,
             )
+        if noted is not None:
+            _note_sweep(engine, noted, report)
     _print_report(report, noted, unpolled, as_json=as_json)
     if report.failures or report.total("orders_queued") or any(one.failure for one in noted or ()):
         click.get_current_context().exit(1)
+
+
+def _note_sweep(engine: "Engine", noted: Sequence["NotedMerchant"], report: AwardReport) -> None:
+    from loyalty_pipelines.db.merchant_jobs_run import note_merchants
+    from loyalty_pipelines.db.sweep_run import SWEEP_JOB
+
+    failures = {**{one.merchant_id: one.failure for one in noted if one.failure}, **report.failures}
+    swept = {one.merchant_id for one in noted}
+    note_merchants(
+        engine,
+        job=SWEEP_JOB,
+        served=swept,
+        failures={merchant_id: text for merchant_id, text in failures.items() if merchant_id in swept},
+        run_id=None,
+    )
 
 
 def _poll(engine: "Engine", *, is_dry_run: bool) -> int:

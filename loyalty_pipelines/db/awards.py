@@ -1,5 +1,6 @@
 """Awarding: one batch of one merchant is one transaction, which the caller commits."""
 
+from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, Row
@@ -124,7 +125,7 @@ def award_batch(
             {"merchant_id": merchant_id, "run_id": run_id, "queue_outcomes": list(QUEUE_OUTCOMES)},
         )
     batch = _tie_up(merchant_id, claimed, counted, settled, enrolled)
-    _log(conn, batch, actor=actor, run_id=run_id)
+    _log(conn, batch, oldest_enqueued_at=claimed.oldest_enqueued_at, actor=actor, run_id=run_id)
     return batch
 
 
@@ -163,12 +164,13 @@ def _enroll(conn: Connection, by_whom: dict[str, str | None]) -> _Enrolled:
 
 
 class _Claimed:
-    """What staging claimed: the end of the batch (None: the inbox is read to its end), and how much."""
+    """What staging claimed: the end of the batch (None: the inbox is read to its end), how much, and its oldest row."""
 
-    def __init__(self, end: InboxPosition | None, rows: int, orders: int) -> None:
+    def __init__(self, end: InboxPosition | None, rows: int, orders: int, oldest_enqueued_at: datetime | None) -> None:
         self.end = end
         self.rows = rows
         self.orders = orders
+        self.oldest_enqueued_at = oldest_enqueued_at
 
 
 def _claim(
@@ -186,7 +188,7 @@ def _claim(
             "currency": currency,
         },
     ).one()
-    return _Claimed(_next_position(upto), row.rows_claimed, row.orders_claimed)
+    return _Claimed(_next_position(upto), row.rows_claimed, row.orders_claimed, row.oldest_enqueued_at)
 
 
 def _next_position(end: InboxPosition | None) -> InboxPosition | None:
@@ -275,7 +277,9 @@ def _assert_equal(merchant_id: str, what: str, left: int, right: int) -> None:
         raise BatchDoesNotAddUpError(merchant_id=merchant_id, what=what, left=left, right=right)
 
 
-def _log(conn: Connection, batch: Batch, *, actor: str, run_id: str | None) -> None:
+def _log(
+    conn: Connection, batch: Batch, *, oldest_enqueued_at: datetime | None, actor: str, run_id: str | None
+) -> None:
     if not batch.rows_claimed:
         return
     conn.execute(
@@ -293,6 +297,7 @@ def _log(conn: Connection, batch: Batch, *, actor: str, run_id: str | None) -> N
             "orders_missing": batch.orders_missing,
             "entries_written": batch.entries_written,
             "points_changed": batch.points_changed,
+            "oldest_enqueued_at": oldest_enqueued_at,
         },
     )
 
@@ -340,5 +345,5 @@ def quarantine(
         quarantined=tuple(moved.order_ids),
         end=_next_position(upto),
     )
-    _log(conn, batch, actor=actor, run_id=run_id)
+    _log(conn, batch, oldest_enqueued_at=moved.oldest_enqueued_at, actor=actor, run_id=run_id)
     return batch

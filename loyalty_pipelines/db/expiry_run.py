@@ -15,6 +15,7 @@ from loyalty_pipelines.db import expiry
 from loyalty_pipelines.db.capture_run import look_for_orders
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.merchant_jobs_run import note_merchants
 from loyalty_pipelines.db.merchants import merchant_ids
 from loyalty_pipelines.db.sources import require_shop
 from loyalty_pipelines.domain.errors import LoyaltyError
@@ -34,6 +35,8 @@ Result = TypeVar("Result")
 RESCHEDULE_PAGE_SIZE = 5_000
 # More accounts of one merchant than this that PostgreSQL refuses are not about single accounts.
 REFUSED_LIMIT = 100
+# The name of a run in loyalty.merchant_jobs.
+EXPIRY_JOB = "expired_points"
 
 
 # An account that PostgreSQL may refuse: its place and its customer.
@@ -103,7 +106,9 @@ def _kept_apart(run: "_MerchantRun") -> MerchantExpiry:
     except (LoyaltyError, DBAPIError) as error:
         if is_connection_loss(error):
             raise
-        return replace(run.so_far(), failure=short_text(error))
+        failure = short_text(error)
+        run.note_failure(failure)
+        return replace(run.so_far(), failure=failure)
 
 
 def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
@@ -187,6 +192,12 @@ class _MerchantRun:
                 ),
             )
         )
+
+    def note_failure(self, failure: str) -> None:
+        """Remember that the run failed; when one succeeded is in its own record."""
+        if Step.EXPIRE in self._options.steps and not self._options.is_dry_run:
+            failures = {self._terms.merchant_id: failure}
+            note_merchants(self._engine, job=EXPIRY_JOB, served=(), failures=failures, run_id=self._run_id)
 
     def _steps(self) -> int:
         """Run the steps that are wanted, in their order; return how many due accounts were locked to the end."""

@@ -10,9 +10,12 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import holds
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_caused_by_a_row, reading, with_retries
+from loyalty_pipelines.db.merchant_jobs_run import note_merchants
 from loyalty_pipelines.domain.holds import MerchantReleases, ReleaseReport, StaleHold
 
 HOLDS_PER_PAGE = 500
+# The name of the pass in loyalty.merchant_jobs.
+HOLDS_JOB = "released_holds"
 
 
 def is_any_hold_stale(engine: Engine) -> bool:
@@ -21,7 +24,7 @@ def is_any_hold_stale(engine: Engine) -> bool:
         return holds.stale_as_of(conn) is not None
 
 
-def release_stale_holds(engine: Engine, *, page_size: int = HOLDS_PER_PAGE) -> ReleaseReport:
+def release_stale_holds(engine: Engine, *, page_size: int = HOLDS_PER_PAGE, run_id: str | None = None) -> ReleaseReport:
     """Release every open hold that is past its time now, `page_size` in a transaction; running it twice is harmless.
 
     An account that a checkout has locked is not waited for: its holds are tried once more at the end, and reported if
@@ -41,6 +44,7 @@ def release_stale_holds(engine: Engine, *, page_size: int = HOLDS_PER_PAGE) -> R
     still_locked: list[StaleHold] = []
     for start in range(0, len(skipped), page_size):
         still_locked += one_pass.release(skipped[start : start + page_size])
+    note_merchants(engine, job=HOLDS_JOB, served=one_pass.released, failures=one_pass.failures, run_id=run_id)
     return ReleaseReport(merchants=one_pass.released, skipped=still_locked, failures=one_pass.failures)
 
 

@@ -17,6 +17,7 @@ from loyalty_pipelines.db import notifications, sources
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.db.mail_templates import overrides_of
+from loyalty_pipelines.db.merchant_jobs_run import note_merchants
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.mail_settings import MailSettings
 from loyalty_pipelines.domain.mails import MailFacts, MailFactsError, Overrides, render
@@ -45,6 +46,8 @@ USABLE_PART = 1 / 3
 MAX_TEMPLATE_PROBLEMS = 10
 # About 40 seconds.
 MARK_ATTEMPTS = 12
+# The name of a delivery in loyalty.merchant_jobs.
+MAIL_JOB = "sent_notifications"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,7 @@ def deliver(
     *,
     settings: MailSettings,
     options: DeliveryOptions | None = None,
+    run_id: str | None = None,
 ) -> DeliveryReport:
     """Send what is due, of all merchants; running it twice or two at once sends nothing twice.
 
@@ -117,10 +121,14 @@ def deliver(
         server_problem = str(error)
     finally:
         run.close()
+    failures = {**run.failures, **run.set_aside}
+    # Of a server that can't be used nobody was served but those whose mails it took.
+    served = [merchant_id for merchant_id, mails in run.done.items() if mails.sent or not server_problem]
+    note_merchants(engine, job=MAIL_JOB, served=served, failures=failures, run_id=run_id)
     return DeliveryReport(
         merchants=run.done,
         server_problem=server_problem,
-        failures={**run.failures, **run.set_aside},
+        failures=failures,
         template_problems=tuple(run.template_problems)[:MAX_TEMPLATE_PROBLEMS],
     )
 

@@ -14,11 +14,14 @@ from loyalty_pipelines.db import queue, sources
 from loyalty_pipelines.db.awards import lock_merchant
 from loyalty_pipelines.db.drain import DrainOptions, drain, short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.merchant_jobs_run import note_merchants
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.queue import MerchantTries, QueuePosition, QueueReport, RetryPolicy, TryResult
 
 # Orders that are put into the inbox in one transaction; it only writes their rows.
 ORDERS_PER_PAGE = 5_000
+# The name of the drain in loyalty.merchant_jobs.
+QUEUE_JOB = "reconciliation_queue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,9 @@ def drain_queue(
     one_pass = _Pass(engine, as_of=as_of, only=only, options=options or QueueOptions(), actor=actor, run_id=run_id)
     one_pass.award_orders(wanted)
     one_pass.try_updates(wanted)
+    # Of one item nothing follows for the others.
+    if only is None:
+        note_merchants(engine, job=QUEUE_JOB, served=wanted, failures=one_pass.failures, run_id=run_id)
     return QueueReport(merchants=one_pass.done, failures=one_pass.failures)
 
 

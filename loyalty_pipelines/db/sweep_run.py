@@ -11,10 +11,14 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import sources, sweep
 from loyalty_pipelines.db.drain import DrainOptions, drain, short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.merchant_jobs_run import note_merchants
 from loyalty_pipelines.db.merchants import merchant_ids
 from loyalty_pipelines.domain.awards import DifferenceCount, MerchantAwards
 
 Result = TypeVar("Result")
+
+# The name of the sweep in loyalty.merchant_jobs.
+SWEEP_JOB = "awarded_points"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,10 @@ def sweep_merchants(
     """Compare all orders of each merchant, award what differs, and yield each merchant as it is done.
 
     A merchant that fails is yielded with its reason and stops no other; a lost database is raised (and is
-    transient). With `is_dry_run` nothing is written. Raises `NoMappingError` when there is no shop to read.
+    transient). With `is_dry_run` nothing is written. A sweep of all orders is noted in loyalty.merchant_jobs. Raises
+    `NoMappingError` when there is no shop to read.
     """
+    is_noted = not is_dry_run and paid_from is None and paid_to is None
 
     def look(merchant_id: str) -> SweptMerchant:
         if is_dry_run:
@@ -76,8 +82,12 @@ def sweep_merchants(
         return _sweep(engine, merchant_id, paid_from, paid_to, batch_size, run_id)
 
     _require_shop(engine)
-    for merchant_id, swept, failure in _one_by_one(merchants, look):
-        yield swept or SweptMerchant(merchant_id=merchant_id, failure=failure)
+    for merchant_id, found, failure in _one_by_one(merchants, look):
+        swept = found or SweptMerchant(merchant_id=merchant_id, failure=failure)
+        if is_noted:
+            failures = {merchant_id: swept.failure} if swept.failure else {}
+            note_merchants(engine, job=SWEEP_JOB, served=[merchant_id], failures=failures, run_id=run_id)
+        yield swept
 
 
 def note_differences(engine: Engine, merchants: Sequence[str]) -> Iterator[NotedMerchant]:
@@ -138,7 +148,7 @@ def _sweep(
         engine,
         merchants=[merchant_id],
         options=DrainOptions(batch_size=batch_size, connections=1),
-        actor="awarded_points",
+        actor=SWEEP_JOB,
         run_id=run_id,
     )
     return SweptMerchant(

@@ -41,6 +41,8 @@ FINDS_PROBLEMS = (
 )
     "loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send", "loyalty alerts check",
 )  # fmt: skip
+    "loyalty metrics push",
+)
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)
 

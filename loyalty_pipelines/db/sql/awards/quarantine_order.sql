@@ -8,7 +8,7 @@ WITH claimed AS (
         i.merchant_id = :merchant_id
         AND (i.customer_id, i.inbox_id) > (:after_customer_id, :after_inbox_id)
         AND (i.customer_id, i.inbox_id) <= (:upto_customer_id, :upto_inbox_id)
-    RETURNING i.order_id, i.customer_id
+    RETURNING i.order_id, i.customer_id, i.enqueued_at
 ),
 
 queued AS (
@@ -37,5 +37,7 @@ queued AS (
 )
 
 SELECT
-    (SELECT count(*) FROM claimed) AS rows_claimed,
-    ARRAY(SELECT queued.order_id FROM queued) AS order_ids;
+    count(*) AS rows_claimed,
+    min(claimed.enqueued_at) AS oldest_enqueued_at,
+    ARRAY(SELECT queued.order_id FROM queued) AS order_ids
+FROM claimed;

@@ -10,7 +10,7 @@ WITH claimed AS (
         i.merchant_id = :merchant_id
         AND (i.customer_id, i.inbox_id) > (:after_customer_id, :after_inbox_id)
         AND (i.customer_id, i.inbox_id) <= (:upto_customer_id, :upto_inbox_id)
-    RETURNING i.order_id
+    RETURNING i.order_id, i.enqueued_at
 ),
 
 wanted AS (
@@ -105,5 +105,7 @@ staged AS (
 )
 
 SELECT
-    (SELECT count(*) FROM claimed) AS rows_claimed,
-    (SELECT count(*) FROM wanted) AS orders_claimed;
+    count(*) AS rows_claimed,
+    min(claimed.enqueued_at) AS oldest_enqueued_at,
+    (SELECT count(*) FROM wanted) AS orders_claimed
+FROM claimed;
