@@ -40,11 +40,6 @@ defs = dg.Definitions(
     asset_checks=CHECKS,
     jobs=JOBS,
     schedules=SCHEDULES,
-    sensors=[paid_orders_sensor, merchants_sensor, reconciliation_queue_sensor, pending_notifications_sensor],
-    resources={
-        "ledger": LedgerDatabase(url=dg.EnvVar("LOYALTY_DATABASE_URL")),
-        "mailer": Mailer(),
-        "report_files": Reports(),
     sensors=[
         paid_orders_sensor,
         merchants_sensor,
@@ -55,6 +50,7 @@ defs = dg.Definitions(
     resources={
         "ledger": LedgerDatabase(url=dg.EnvVar("LOYALTY_DATABASE_URL")),
         "mailer": Mailer(),
+        "report_files": Reports(),
         "alerter": Alerter(),
     },
     # One process per run: a step of its own would import everything a second time (1.2 s) for nothing, the work is in

@@ -113,7 +113,6 @@ report_checks_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
 )
 
-
 integrity_job = dg.define_asset_job(
     "integrity_job",
     selection=dg.AssetSelection.assets(BALANCE_INTEGRITY).without_checks(),
@@ -126,6 +125,9 @@ integrity_checks_job = dg.define_asset_job(
     "integrity_checks_job",
     selection=dg.AssetSelection.checks_for_assets(BALANCE_INTEGRITY),
     description="Says what the proofs have found that is not put right yet, and whether every merchant was proved.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
 alert_checks_job = dg.define_asset_job(
     "alert_checks_job",
     selection=dg.AssetSelection.checks_for_assets(ALERTS),

@@ -123,6 +123,9 @@ def _proof(context: dg.ScheduleEvaluationContext, *, is_full: bool) -> dg.RunReq
         tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
         run_config={"ops": {"balance_integrity": {"config": {"full": is_full, "everybody": True}}}},
     )
+
+
+@dg.schedule(
     job=push_metrics_job,
     cron_schedule="*/5 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -214,12 +217,16 @@ report_checks_schedule = dg.ScheduleDefinition(
     execution_timezone=platform_timezone().key,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night at 05:30 in the platform's time zone: is what merchants owe the sum of their balances?",
+)
+
 alert_checks_schedule = dg.ScheduleDefinition(
     name="alert_checks_schedule",
     job=alert_checks_job,
     cron_schedule="50 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every hour: do the alert channels work?",
+)
+
 source_contracts_schedule = dg.ScheduleDefinition(
     name="source_contracts_schedule",
     job=source_contracts_job,

@@ -97,14 +97,5 @@ def shop(engine: Engine) -> Shop:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests choose their own databases, whatever the developer's shell has set."""
-    for name in ("LOYALTY_DATABASE_URL", "DAGSTER_POSTGRES_URL", "LOYALTY_HOME", "DAGSTER_HOME", "LOYALTY_TIMEZONE",
-                 "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE",
-                 "LOYALTY_REPORTS_URL"):  # fmt: skip
-                 "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE", "LOYALTY_ALERT_SLACK_URL",
-                 "LOYALTY_ALERT_WEBHOOK_URL", "LOYALTY_ALERT_EMAIL_TO", "LOYALTY_ALERT_P0", "LOYALTY_ALERT_P1",
-                 "LOYALTY_ALERT_P2", "LOYALTY_ALERT_REMIND_HOURS", "LOYALTY_ALERT_TABLE", "LOYALTY_DAGSTER_URL",
-                 "LOYALTY_DOCS_URL"):  # fmt: skip
-                 "LOYALTY_MAIL_URL", "LOYALTY_MAIL_FROM", "LOYALTY_MAIL_PER_MINUTE", "LOYALTY_CONTRACTS"):  # fmt: skip
-                 "LOYALTY_METRICS_PUSH_URL"):  # fmt: skip
-        if name in os.environ:
-            monkeypatch.delenv(name)
+    for name in [name for name in os.environ if name.startswith(("LOYALTY_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)

@@ -11,32 +11,6 @@ from loyalty_pipelines.checks.tables import SHOWN, table
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 
-@dg.asset_check(
-    asset=AWARDED_POINTS,
-    blocking=True,
-    description=described(
-        "The entries of every order add up to what the order is accounted for, on one account, and it was earned "
-        "once. Red: points were given twice or past the pipelines. Look at the orders in the table with 'loyalty "
-        "account show MERCHANT CUSTOMER'; nothing is corrected by itself.",
-        "awards",
-        "no_order_is_awarded_twice is red",
-    ),
-)
-def no_order_is_awarded_twice(ledger: LedgerDatabase) -> dg.AssetCheckResult:
-    from loyalty_pipelines.db.award_checks import orders_awarded_twice
-    from loyalty_pipelines.db.engine import reading
-
-    with ledger.engine() as engine, reading(engine) as conn:
-        count, worst = orders_awarded_twice(conn, limit=SHOWN)
-    columns = ("merchant_id", "order_id", "points_in_ledger", "points_accounted_for")
-    return dg.AssetCheckResult(
-        passed=count == 0,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{count} orders have other points in the ledger than they are accounted for.",
-        metadata={"orders": count, "worst": table(worst, columns)},
-    )
-
-
 class LatenessConfig(dg.Config):
     """When an order is late."""
 

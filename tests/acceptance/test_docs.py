@@ -38,10 +38,9 @@ FINDS_PROBLEMS = (
     "loyalty queue retry",
     "loyalty notifications send",
     "loyalty integrity check",
-)
-    "loyalty status", "loyalty award", "loyalty queue retry", "loyalty notifications send", "loyalty alerts check",
-)  # fmt: skip
+    "loyalty alerts check",
     "loyalty metrics push",
+    "loyalty contracts check",
 )
 # Runs until Ctrl-C: has a test of its own.
 ENDLESS = ("loyalty up",)

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from loyalty_pipelines.db import capture, expiry, notifications, queue, sweep
-from loyalty_pipelines.db import alerts, award_checks, capture, expiry, notifications, queue, sweep
+from loyalty_pipelines.db import alerts, capture, expiry, notifications, queue, sweep
 from loyalty_pipelines.db.alerts_run import watch
 from loyalty_pipelines.db.drain import drain
 from loyalty_pipelines.db.engine import connect
