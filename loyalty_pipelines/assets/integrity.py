@@ -1,5 +1,7 @@
 """The proof of the ledger: every balance equals its entries, every order its points, every date its rule."""
 
+from datetime import timedelta
+
 import dagster as dg
 from pydantic import Field
 
@@ -49,6 +51,7 @@ class IntegrityConfig(dg.Config):
             owners=OWNERS,
             partitions_def=MERCHANTS,
             skippable=True,
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26)),
         )
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CHANNELS = ("slack", "webhook", "email")
 LONGEST_SILENCE_HOURS = 720
+MOST_PROBLEMS = 100_000
 
 
 @click.group()
@@ -137,12 +138,18 @@ def silence(name: str, hours: int, reason: str, actor: str, as_json: bool) -> No
 
     if not reason.strip():
         raise click.UsageError("--reason says nothing.")
-    row = read_alert_table().require(name)
-    time = timedelta(hours=hours)
-    if Severity.P0 in (row.red, row.yellow) and time > LONGEST_P0_SILENCE:
-        raise SilenceTooLongError(name)
+    table, time = read_alert_table(), timedelta(hours=hours)
     with database(as_json=as_json) as engine, engine.begin() as conn:
         require_ready(conn, is_mapping_needed=False)
+        # What has no row of its own has a name as soon as it is a problem.
+        known = {one.name: one.severity for one in db.find_problems(conn, is_all=False, limit=MOST_PROBLEMS)}
+        if name not in known:
+            row = table.require(name)
+            severities = {row.red, row.yellow}
+        else:
+            severities = {known[name], table.row(name).red}
+        if Severity.P0 in severities and time > LONGEST_P0_SILENCE:
+            raise SilenceTooLongError(name)
         made = db.silence(conn, name, time=time, reason=reason, actor=actor)
     if as_json:
         print_json(made)

@@ -58,15 +58,16 @@ class AlertTable:
     rows: dict[str, AlertRow] = field(default_factory=dict)
     default: AlertRow = DEFAULT_ROW
 
-    def row(self, name: str) -> AlertRow:
-        """Return the row of a name, else the default one."""
-        return self.rows.get(name, self.default)
+    def row(self, name: str, asset: str = "") -> AlertRow:
+        """Return the row of a name, else that of all checks of its asset's group ('shop/*'), else the default one."""
+        of_group = self.rows.get(f"{asset.partition('/')[0]}/{ANYTHING}", self.default)
+        return self.rows.get(name, of_group)
 
     def graded(self, symptoms: Iterable[Symptom]) -> list[Graded]:
         """Return the symptoms that somebody is to be told of, each with its severity."""
         found = []
         for symptom in symptoms:
-            row = self.row(symptom.name)
+            row = self.row(symptom.name, symptom.asset)
             if severity := row.severity(symptom.state):
                 found.append(Graded(symptom=symptom, severity=severity, runbook=row.runbook))
         return found

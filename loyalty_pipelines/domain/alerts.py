@@ -80,6 +80,8 @@ class Symptom:
     merchants: tuple[str, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
     place: str = ""
+    # Of a check: the asset that it is of, such as shop/orders.
+    asset: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

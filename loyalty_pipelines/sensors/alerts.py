@@ -182,6 +182,7 @@ def _result(key: dg.AssetCheckKey, evaluation: dg.AssetCheckEvaluation | None, a
             if isinstance(value, (int, float)) and not isinstance(value, bool)
         },
         place=_check_page(key),
+        asset=key.asset_key.to_user_string(),
     )
 
 
@@ -204,6 +205,7 @@ def _could_not_run(key: dg.AssetCheckKey, run_id: str, at: float) -> "Symptom":
         "run says why.",
         since=datetime.fromtimestamp(at, UTC),
         place=f"/runs/{run_id}",
+        asset=key.asset_key.to_user_string(),
     )
 
 

@@ -141,7 +141,7 @@ def test_a_red_sentence_shows_how_many_how_much_since_when_and_the_ten_largest(
     assert (values["amount at risk EUR"], values["amount at risk JPY"]) == (float(too_many) / 2, 6.0)
     largest = red.metadata["largest"]
     assert isinstance(largest, dg.TableMetadataValue)
-    points = [record.data["points_difference"] for record in largest.records]
+    points = [int(str(record.data["points_difference"])) for record in largest.records]
     assert (len(points), points) == (10, sorted(points, reverse=True))
     assert red.description and "13 findings at 2 merchants since " in red.description
 

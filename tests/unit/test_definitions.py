@@ -27,7 +27,8 @@ def test_every_asset_key_is_a_group_and_a_noun() -> None:
 
 def test_every_check_says_what_to_do_when_it_is_red() -> None:
     checks = [spec for made in defs.asset_checks or () for spec in made.check_specs]
-    assert len(checks) == 23
+    # And those of the contracts, which an operator may change.
+    assert len([spec for spec in checks if spec.asset_key.path[0] != "shop"]) == 24
     for spec in checks:
         assert spec.description
         assert "Red:" in spec.description or "Yellow:" in spec.description, spec.name
