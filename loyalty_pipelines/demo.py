@@ -72,7 +72,7 @@ def run_demo(
     named = bool(os.environ.get("LOYALTY_DATABASE_URL", "").strip())
     environment = dagster_environment()
     if not (named and into_named_database):
-        # A shell may have the settings of the real mail server: made-up customers must not get mails over it.
+        # A shell may have the settings of the real servers: made-up customers get no mails, and nobody is alerted.
         environment |= demo_mail_environment()
     # Before anything is written: with a Dagster that runs already, this one could not award it.
     end_leftovers(environment)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import psutil
 
 from loyalty_pipelines import embedded
+from loyalty_pipelines.domain.alert_settings import VARIABLES
 from loyalty_pipelines.domain.errors import ConfigurationError
 from loyalty_pipelines.resources.report_store import VARIABLE as REPORTS_VARIABLE
 
@@ -72,8 +73,9 @@ def mail_environment() -> dict[str, str]:
 
 
 def demo_mail_environment() -> dict[str, str]:
-    """Return what lets mails go to files in LOYALTY_HOME, whatever mail server, sender and rate are set."""
-    return {"LOYALTY_MAIL_URL": _mail_folder(), "LOYALTY_MAIL_FROM": "", "LOYALTY_MAIL_PER_MINUTE": ""}
+    """Return what lets mails go to files in LOYALTY_HOME and alerts nowhere, whatever servers and channels are set."""
+    mails = {"LOYALTY_MAIL_URL": _mail_folder(), "LOYALTY_MAIL_FROM": "", "LOYALTY_MAIL_PER_MINUTE": ""}
+    return mails | dict.fromkeys(VARIABLES.values(), "")
 
 
 def _mail_folder() -> str:

@@ -231,5 +231,6 @@ def _send(engine) -> "Announced":
 
 def _settings() -> "AlertSettings":
     from loyalty_pipelines.domain.alert_settings import alert_settings
+    from loyalty_pipelines.processes import mail_environment
 
-    return alert_settings(os.environ)
+    return alert_settings({**os.environ, **mail_environment()})

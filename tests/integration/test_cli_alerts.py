@@ -1,11 +1,15 @@
 """`loyalty alerts` on problems, channels and silences."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from loyalty_pipelines.db import merchant_jobs
+from loyalty_pipelines.domain.alert_settings import alert_settings
 from loyalty_pipelines.domain.alerts import State
+from loyalty_pipelines.processes import demo_mail_environment
 from tests.alerting import Alerting
 from tests.cli import Cli
 from tests.mail_server import closed_port
@@ -98,6 +102,12 @@ def test_what_can_be_p0_is_silenced_for_a_day_at_most_and_what_is_unknown_not_at
     refused = cli.refused(1, "alerts", "silence", "few_mail_fails", "--hours", "1", *SAID)
     assert "did you mean 'few_mails_fail'" in refused
     assert "says nothing" in cli.refused(2, "alerts", "silence", NAME, "--hours", "1", "--reason", " ")
+
+
+def test_a_demo_calls_nobody(hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOYALTY_HOME", str(tmp_path))
+    monkeypatch.setenv("LOYALTY_ALERT_EMAIL_TO", "ops@example.com")
+    assert alert_settings({**os.environ, **demo_mail_environment()}).channels == ()
 
 
 # --- from outside Dagster ---
