@@ -53,7 +53,7 @@ def _fetch() -> str:
         (package,) = BUILD.glob("*.deb")
         _command("dpkg", "-x", package, BUILD)
         package.unlink()
-    except (OSError, ValueError, AssertionError, subprocess.CalledProcessError) as error:
+    except (OSError, ValueError, AssertionError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         pytest.fail(MISSING.format(reason=said.strip()))
     return str(UNPACKED)
