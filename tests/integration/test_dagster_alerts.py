@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from loyalty_pipelines.assets.alerts import ALERTS
-from loyalty_pipelines.assets.awards import AWARDED_POINTS
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS
+from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.domain.alert_settings import AlertSettingsError
 from loyalty_pipelines.domain.alerts import AlertNotSentError
@@ -19,6 +19,7 @@ from loyalty_pipelines.resources.alerter import Alerter
 from loyalty_pipelines.resources.database import LedgerDatabase
 from loyalty_pipelines.sensors.alerts import follow_freshness, follow_jobs, windows
 from tests.alerting import Alerting
+from tests.integrity import proved
 from tests.mail_server import closed_port
 from tests.queued import Queue
 from tests.shop import Shop
@@ -67,7 +68,7 @@ def tick(instance: dg.DagsterInstance, url: str) -> str:
 def report(instance: dg.DagsterInstance, result: dict, *, name: str = NAME, **more) -> None:
     """Let a check have a result."""
     values = {"description": "3 orders have other points.", **result, **more}
-    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=AWARDED_POINTS, check_name=name, **values))
+    instance.report_runless_asset_event(dg.AssetCheckEvaluation(asset_key=BALANCE_INTEGRITY, check_name=name, **values))
 
 
 def test_a_red_check_is_told_with_its_numbers_its_merchants_and_what_to_do(
@@ -82,7 +83,7 @@ def test_a_red_check_is_told_with_its_numbers_its_merchants_and_what_to_do(
     assert "Messages sent: none" in tick(instance, database_url)
     (message,) = hook.taken
     (alert,) = message["alerts"]
-    page = f"https://dagster.example.com/assets/loyalty/awarded_points?view=checks&checkDetail={NAME}"
+    page = f"https://dagster.example.com/assets/loyalty/balance_integrity?view=checks&checkDetail={NAME}"
     assert alert == {
         "key": alert["key"],
         "event": "started",
@@ -96,7 +97,7 @@ def test_a_red_check_is_told_with_its_numbers_its_merchants_and_what_to_do(
         "started_at": alert["started_at"],
         "ended_at": None,
         "reminders": 0,
-        "runbook": "https://git.example.com/main/docs/runbooks/awards.md#no_order_is_awarded_twice-is-red",
+        "runbook": "https://git.example.com/main/docs/runbooks/integrity.md#no_order_is_awarded_twice",
         "dagster": page,
     }
     for words in (f"P0 {NAME} is red", "Since ", "3 orders have", "Merchants: m2, m1", alert["runbook"], page):
@@ -122,11 +123,14 @@ def test_a_run_that_failed_because_its_checks_are_red_is_no_second_alert(
 ) -> None:
     shop.order("1", "10.00")
     shop.award()
-    shop.run("UPDATE loyalty.order_points SET target_points = 9, in_force_points = 9")
-    assert not run_job(instance, "award_checks_job").success
+    shop.run("UPDATE loyalty.accounts SET balance = 9")
+    proved(shop)
+    assert not run_job(instance, "integrity_checks_job").success
     tick(instance, database_url)
     (message,) = hook.taken
-    assert {(one["name"], one["severity"]) for one in message["alerts"]} >= {(NAME, "P0")}
+    assert {(one["name"], one["severity"]) for one in message["alerts"]} == {
+        ("balances_equal_the_sum_of_entries", "P0")
+    }
     assert {one["source"] for one in message["alerts"]} == {"check"}
 
 
