@@ -119,6 +119,7 @@ integrity_job = dg.define_asset_job(
     description="Proves that balances, entries, orders and dates of the chosen merchants are right; all of it unless "
     "told otherwise. Changes nothing.",
     tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+    hooks=PUSH_AT_END,
 )
 
 integrity_checks_job = dg.define_asset_job(

@@ -1,10 +1,9 @@
 """The proof of the ledger: every balance equals its entries, every order its points, every date its rule."""
 
-from datetime import timedelta
-
 import dagster as dg
 from pydantic import Field
 
+from loyalty_pipelines.assets.alerts import NIGHTLY
 from loyalty_pipelines.assets.awards import (
     AWARDED_POINTS,
     LIVE_AWARDS,
@@ -51,7 +50,7 @@ class IntegrityConfig(dg.Config):
             owners=OWNERS,
             partitions_def=MERCHANTS,
             skippable=True,
-            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26)),
+            freshness_policy=NIGHTLY,
         )
     ],
     backfill_policy=dg.BackfillPolicy.single_run(),

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -32,7 +33,7 @@ def end(shop: Shop, *orders: str) -> None:
         )
 
 
-def released(shop: Shop, **options: int) -> dict[str, tuple[int, int]]:
+def released(shop: Shop, **options: Any) -> dict[str, tuple[int, int]]:
     """Release what is stale; return holds and points by merchant, failing when something was left over."""
     report = release_stale_holds(shop.engine, **options)
     assert (report.failures, list(report.skipped)) == ({}, [])
