@@ -1,5 +1,6 @@
 -- Orders whose entries are not what they are accounted for, account by account, and orders that were awarded twice: two
--- entries 'earned', two accounts that deserve them, or several credits and too many points. Indexes ledger_entries_reference_once, order_points_pkey.
+-- entries 'earned', two accounts that deserve them, or several credits and too many points. Indexes
+-- ledger_entries_reference_once, order_points_pkey.
 INSERT INTO found (merchant_id, class, object_type, object_id, points_difference, evidence)
 SELECT
     f.merchant_id,

@@ -1,7 +1,7 @@
 -- Points by merchant, month and kind; what was recorded before the merchant's since_at has no month. A month is the
 -- merchant's own, by recorded_at. First by stretches in which no month of any merchant begins (boundaries.sql), then by
--- month: 1.2 to 1.5 times the bare sum, where looking each entry's zone up takes 5 times. Reads the ledger once; of few merchants
--- by ledger_entries_pkey.
+-- month: 1.2 to 1.5 times the bare sum, where looking each entry's zone up takes 5 times. Reads the ledger once; of few
+-- merchants by ledger_entries_pkey.
 WITH sums AS MATERIALIZED (
     SELECT
         e.merchant_id,
