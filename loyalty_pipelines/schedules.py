@@ -42,10 +42,7 @@ def sweep_schedule(context: dg.ScheduleEvaluationContext):
     in_flight = _run_in_flight(context.instance, sweep_points_job.name)
     if in_flight:
         return dg.SkipReason(f"Sweep {in_flight} is not finished yet.")
-    merchants = context.instance.get_dynamic_partitions(MERCHANT)
-    if not merchants:
-        return dg.SkipReason("There are no merchants yet.")
-    return dg.RunRequest(tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]})
+    return _for_all_merchants(context, "awarded_points")
 
 
 @dg.schedule(
@@ -81,13 +78,7 @@ def expiry_schedule(context: dg.ScheduleEvaluationContext):
     in_flight = _run_in_flight(context.instance, expire_points_job.name, tags={SCHEDULE_NAME: "expiry_schedule"})
     if in_flight:
         return dg.SkipReason(f"Expiry run {in_flight} is not finished yet.")
-    merchants = context.instance.get_dynamic_partitions(MERCHANT)
-    if not merchants:
-        return dg.SkipReason("There are no merchants yet.")
-    return dg.RunRequest(
-        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
-        run_config={"ops": {"expiry": {"config": {"dry_run": False}}}},
-    )
+    return _for_all_merchants(context, "expiry", dry_run=False)
 
 
 @dg.schedule(
@@ -112,17 +103,11 @@ def integrity_nightly_schedule(context: dg.ScheduleEvaluationContext):
 
 
 def _proof(context: dg.ScheduleEvaluationContext, *, is_full: bool) -> dg.RunRequest | dg.SkipReason:
-    in_flight = _run_in_flight(context.instance, integrity_job.name)
-    # Of the night's proof only another night's is a reason to leave it out: it waits for the hour's by itself.
-    if in_flight and not is_full:
+    # A night is never left out: beside another proof, its own waits.
+    in_flight = None if is_full else _run_in_flight(context.instance, integrity_job.name)
+    if in_flight:
         return dg.SkipReason(f"Proof {in_flight} is not finished yet.")
-    merchants = context.instance.get_dynamic_partitions(MERCHANT)
-    if not merchants:
-        return dg.SkipReason("There are no merchants yet.")
-    return dg.RunRequest(
-        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
-        run_config={"ops": {"balance_integrity": {"config": {"full": is_full, "everybody": True}}}},
-    )
+    return _for_all_merchants(context, "balance_integrity", full=is_full, everybody=True)
 
 
 @dg.schedule(
@@ -139,6 +124,18 @@ def push_metrics_schedule(context: dg.ScheduleEvaluationContext):
     if in_flight:
         return dg.SkipReason(f"Run {in_flight} is not finished yet.")
     return dg.RunRequest()
+
+
+def _for_all_merchants(
+    context: dg.ScheduleEvaluationContext, step: str, **config: bool
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for one run of all merchants' partitions, with this configuration of its step."""
+    merchants = context.instance.get_dynamic_partitions(MERCHANT)
+    if not merchants:
+        return dg.SkipReason("There are no merchants yet.")
+    return dg.RunRequest(
+        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]}, run_config={"ops": {step: {"config": config}}}
+    )
 
 
 def _run_in_flight(instance: dg.DagsterInstance, job_name: str, *, tags: Mapping[str, str] | None = None) -> str | None:
@@ -201,13 +198,7 @@ def reports_schedule(context: dg.ScheduleEvaluationContext):
     in_flight = _run_in_flight(context.instance, reports_job.name, tags={SCHEDULE_NAME: "reports_schedule"})
     if in_flight:
         return dg.SkipReason(f"Reports run {in_flight} is not finished yet.")
-    merchants = context.instance.get_dynamic_partitions(MERCHANT)
-    if not merchants:
-        return dg.SkipReason("There are no merchants yet.")
-    return dg.RunRequest(
-        tags={RANGE_START: merchants[0], RANGE_END: merchants[-1]},
-        run_config={"ops": {"reports": {"config": {"everybody": True}}}},
-    )
+    return _for_all_merchants(context, "reports", everybody=True)
 
 
 report_checks_schedule = dg.ScheduleDefinition(

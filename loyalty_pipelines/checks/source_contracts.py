@@ -97,7 +97,8 @@ def _results(checked: CheckedView, selected: Sequence[str]) -> Iterator[dg.Asset
 
 
 def _result(checked: CheckedView, one: Checked) -> dg.AssetCheckResult:
-    is_error = one.severity is Severity.ERROR or one.outcome is Outcome.BROKEN
+    # Where a view can't be read, its check of that says so, in red; that nobody knows the rest is not worse.
+    is_error = one.severity is Severity.ERROR and one.outcome is not Outcome.BROKEN
     return dg.AssetCheckResult(
         check_name=one.name,
         asset_key=_asset(checked.view),

@@ -88,7 +88,7 @@ def _print_proof(done: Sequence["MerchantProof"]) -> None:
 @integrity.command("findings")
 @merchant_option
 @click.option("--class", "class_name", type=TEXT, help="Only findings of this class.")
-@click.option("--all", "is_all", is_flag=True, help="Closed findings, too.")
+@click.option("--all", "is_all", is_flag=True, help="Closed and accepted findings, too.")
 @click.option("--number", type=NUMBER, help="One finding, with its evidence.")
 @limit_option
 @json_option
@@ -127,7 +127,7 @@ def _print_findings(found: Sequence["Finding"], *, is_more: bool) -> None:
         say("No findings.")
         return
     print_table(
-        ("number", "merchant", "class", "object", "points", "at risk", "since", "seen", "closed"),
+        ("number", "merchant", "class", "object", "points", "at risk", "since", "seen", "closed", "accepted"),
         [
             (
                 str(one.finding_id),
@@ -139,6 +139,7 @@ def _print_findings(found: Sequence["Finding"], *, is_more: bool) -> None:
                 one.first_seen_at,
                 one.times_seen,
                 one.closed_at,
+                f"{shown(one.accepted_at)} by {one.accepted_by}" if one.accepted_at else None,
             )
             for one in found
         ],
@@ -157,6 +158,7 @@ def _print_finding(one: "Finding") -> None:
         ("since", one.first_seen_at),
         ("last seen", f"{shown(one.last_seen_at)}, {counted(one.times_seen, 'time')}"),
         ("closed", one.closed_at),
+        ("accepted", f"by {one.accepted_by}: {one.accepted_because}" if one.accepted_at else None),
         ("run", one.run_id),
         *((f"  {name}", value) for name, value in one.evidence.items()),
     ):
@@ -168,6 +170,8 @@ def _print_finding(one: "Finding") -> None:
 @click.option("--plan", "is_plan", is_flag=True, help="Show what would be changed and write nothing (the default).")
 @click.option("--apply", "is_applied", is_flag=True, help="Set the columns to what the ledger says.")
 @click.option("--undo", "number", type=NUMBER, metavar="REPAIR", help="Take back what a repair changed.")
+@click.option("--trust-entries", is_flag=True, help="Also accounts whose newest, unsealed entries were written on a "
+              "drifted balance: you have looked at them, and their points are right.")  # fmt: skip
 @merchant_option
 @click.option("--reason", type=TEXT, help="Why; kept with the repair. Needed to apply.")
 @click.option("--actor", type=TEXT, help="Who decided it (you).")
@@ -176,6 +180,7 @@ def repair(
     is_plan: bool,
     is_applied: bool,
     number: int | None,
+    trust_entries: bool,
     merchant: str | None,
     reason: str | None,
     actor: str | None,
@@ -195,7 +200,9 @@ def repair(
         if number is not None:
             _undo(engine, number, who, as_json=as_json)
             return
-        plans = _apply(engine, merchant, reason, who) if is_applied and reason is not None else _plans(engine, merchant)
+        plans = _plans(engine, merchant, is_trusting=trust_entries)
+        if is_applied and reason is not None:
+            plans = _apply(engine, [plan for plan, _ in plans], reason, who)
     if as_json:
         print_json({"repairs": [{"plan": plan, "repair_id": repair_id} for plan, repair_id in plans]})
     else:
@@ -204,21 +211,21 @@ def repair(
         click.get_current_context().exit(1)
 
 
-def _plans(engine: "Engine", merchant: str | None) -> Sequence[tuple["RepairPlan", int | None]]:
+def _plans(engine: "Engine", merchant: str | None, *, is_trusting: bool) -> Sequence[tuple["RepairPlan", int | None]]:
     from loyalty_pipelines.db import integrity_repairs
     from loyalty_pipelines.db.engine import reading
 
     with reading(engine) as conn:
         require_ready(conn, is_mapping_needed=False)
-        return [(plan, None) for plan in integrity_repairs.plans(conn, merchant_id=merchant)]
+        found = integrity_repairs.plans(conn, merchant_id=merchant, is_trusting=is_trusting)
+    return [(plan, None) for plan in found]
 
 
 def _apply(
-    engine: "Engine", merchant: str | None, reason: str, actor: str
+    engine: "Engine", plans: Sequence["RepairPlan"], reason: str, actor: str
 ) -> Sequence[tuple["RepairPlan", int | None]]:
     from loyalty_pipelines.db.integrity_run import apply_repairs
 
-    plans = [plan for plan, _ in _plans(engine, merchant)]
     return apply_repairs(engine, plans, reason=reason, actor=actor)
 
 
@@ -231,7 +238,7 @@ def _undo(engine: "Engine", number: int, actor: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"undone": undone})
     else:
-        say(f"Repair {number} of account {undone.account_id} at {undone.merchant_id} is undone: its finding is back")
+        say(f"Repair {number} of account {undone.account_id} at {undone.merchant_id} is undone, and was proved again")
 
 
 def _print_plans(plans: Sequence[tuple["RepairPlan", int | None]], *, is_applied: bool) -> None:
@@ -299,13 +306,17 @@ def repairs(merchant: str | None, limit: int, as_json: bool) -> None:
 
 @integrity.command()
 @click.argument("number", type=NUMBER)
-@click.option("--reason", type=TEXT, required=True, help="Why the history may be as it is; kept with the finding.")
+@click.option("--reason", type=TEXT, required=True, help="Why it may stay as it is; kept with the finding.")
 @click.option("--actor", type=TEXT, help="Who decided it (you).")
 def accept(number: int, reason: str, actor: str | None) -> None:
-    """Take the changed history of finding NUMBER as it is: the next full proof seals it anew."""
+    """Leave what finding NUMBER says as it is: it turns no check red, as long as its points stay the same.
+
+    For what can't be put right, such as an entry that history keeps. A changed history is sealed as it is.
+    """
     from loyalty_pipelines.db import integrity_repairs
 
     with database() as engine, engine.begin() as conn:
         require_ready(conn, is_mapping_needed=False)
-        found = integrity_repairs.accept_history(conn, number, reason=reason, actor=actor or current_user())
-    say(f"Finding {number} is closed: account {found.object_id} at {found.merchant_id} keeps its history as it is.")
+        found = integrity_repairs.accept(conn, number, reason=reason, actor=actor or current_user())
+    what = f"{found.class_name} of {found.object_type} {found.object_id} at {found.merchant_id}"
+    say(f"Finding {number}, {what}, is accepted.")

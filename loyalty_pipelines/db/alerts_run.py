@@ -158,10 +158,14 @@ class _Round:
                 continue
             try:
                 note = self._channels[name].send(message)
-            except ChannelError as error:
-                self._failures[name] = str(error)
+            except (ChannelError, ValueError, OSError) as error:
+                # What a library makes of a strange address may have the address in it.
+                text = (
+                    str(error) if isinstance(error, ChannelError) else f"{type(error).__name__}: is its address right?"
+                )
+                self._failures[name] = text
                 self._waiting.add(name)
-                record_health(self._engine, name, error=str(error))
+                record_health(self._engine, name, error=text)
                 continue
             # Somebody was told: rather wait for a database that restarts than tell them again.
             self._mark(group, name, note=note)

@@ -34,6 +34,8 @@ FIND_IN_ACCOUNTS = load("integrity/find_in_accounts")
 FIND_IN_ORDERS = load("integrity/find_in_orders")
 FIND_IN_REDEMPTIONS = load("integrity/find_in_redemptions")
 FIND_DATES = load("integrity/find_dates")
+FIND_LOST_ACCOUNTS = load("integrity/find_lost_accounts")
+KEEP_UNSETTLED = load("integrity/keep_unsettled")
 FIND_MAILS = load("integrity/find_mails")
 SEAL = load("integrity/seal")
 SAVE_MARKS = load("integrity/save_marks")
@@ -66,19 +68,19 @@ def find_everything(conn: Connection, merchant_ids: Sequence[str] | None) -> Non
     create_tables(conn)
     find_in_balances(conn, merchant_ids)
     _execute(conn, merchant_ids, SUSPECT_SHARES, SUSPECT_SHARED_ORDERS, ANALYZE_ORDERS)
-    _execute(conn, merchant_ids, FIND_IN_ORDERS, FIND_IN_REDEMPTIONS, FIND_DATES, FIND_MAILS)
+    _execute(conn, merchant_ids, FIND_IN_ORDERS, FIND_IN_REDEMPTIONS, FIND_DATES, FIND_MAILS, KEEP_UNSETTLED)
 
 
 def find_in_balances(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
     """Compare every account with its entries, its open holds and its seal: the part that reads the ledger."""
-    _execute(conn, merchant_ids, SUM_ENTRIES, ANALYZE_SUMS, SUSPECT_ACCOUNTS, FIND_IN_ACCOUNTS)
+    _execute(conn, merchant_ids, SUM_ENTRIES, ANALYZE_SUMS, SUSPECT_ACCOUNTS, FIND_IN_ACCOUNTS, FIND_LOST_ACCOUNTS)
 
 
 def find_in_new_entries(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
     """Compare what was written since these merchants were proved last, and what was wrong then."""
     create_tables(conn)
-    since = conn.execute(OLDEST_MARK, _bound(merchant_ids)).scalar_one()
-    conn.execute(SUM_NEW_ENTRIES, {**_bound(merchant_ids), "since": since})
+    marks = conn.execute(OLDEST_MARK, _bound(merchant_ids)).mappings().one()
+    conn.execute(SUM_NEW_ENTRIES, {**_bound(merchant_ids), **marks, "classes": list(CLOSED_BY_NEW_ENTRIES)})
     _execute(conn, merchant_ids, ANALYZE_SUMS, SUSPECT_TOUCHED, FIND_IN_ACCOUNTS, TOUCHED_ORDERS, ANALYZE_ORDERS)
     _execute(conn, merchant_ids, FIND_IN_ORDERS, FIND_IN_REDEMPTIONS)
 

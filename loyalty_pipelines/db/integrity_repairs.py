@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.findings import Finding, NoSuchFindingError
-from loyalty_pipelines.domain.integrity import REPAIRABLE, SUBJECT
+from loyalty_pipelines.domain.integrity import CHECK_FAILED, REPAIRABLE, SUBJECT
 from loyalty_pipelines.domain.integrity_repairs import (
     NoSuchRepairError,
     NotAcceptableError,
@@ -23,24 +23,39 @@ REPAIR = load("integrity/repair")
 LOCK_REPAIR = load("integrity/lock_repair")
 UNDO_REPAIR = load("integrity/undo_repair")
 REPAIRS = load("integrity/repairs")
-ACCEPT_HISTORY = load("integrity/accept_history")
+ACCEPT = load("integrity/accept")
 
 NOT_INTACT = "its entries don't continue each other, or are not those that were sealed: the ledger has no one answer"
+NEEDS_TRUST = (
+    "entries that no proof has sealed don't continue those before: look at them, and if they are right, "
+    "--trust-entries repairs it"
+)
 NOTHING_LEFT = "its columns are what its ledger says by now"
 
 
-def plans(conn: Connection, *, merchant_id: str | None = None, account_id: int | None = None) -> Sequence[RepairPlan]:
-    """Return what could be repaired: accounts with an open finding that an intact ledger settles."""
+def plans(
+    conn: Connection, *, merchant_id: str | None = None, account_id: int | None = None, is_trusting: bool = False
+) -> Sequence[RepairPlan]:
+    """Return what could be repaired: accounts with an open finding that an intact ledger settles.
+
+    `is_trusting`: somebody says that entries which no proof has sealed are right, written on a drifted balance.
+    """
     values = {"classes": list(REPAIRABLE), "merchant_id": merchant_id, "account_id": account_id}
     return [
         RepairPlan(
             merchant_id=row.merchant_id,
             account_id=row.account_id,
             customer_id=row.customer_id,
+            first_seq=row.first_seq,
             last_seq=row.last_seq,
             before=row.before,
             after=row.after,
-            refusal=_refusal(is_intact=row.is_intact, is_changed=row.before != row.after),
+            is_trusting=is_trusting,
+            refusal=_refusal(
+                is_intact=row.is_intact,
+                is_trusted=is_trusting or not row.is_trust_needed,
+                is_changed=row.before != row.after,
+            ),
         )
         for row in conn.execute(REPAIRABLE_ACCOUNTS, values)
     ]
@@ -53,11 +68,12 @@ def repair(conn: Connection, plan: RepairPlan, *, reason: str, actor: str) -> tu
     """
     key = {"merchant_id": plan.merchant_id, "account_id": plan.account_id}
     conn.execute(LOCK_ACCOUNT, key)
-    current = plans(conn, **key)
+    current = plans(conn, **key, is_trusting=plan.is_trusting)
     if not current or current[0].refusal:
         return (current[0] if current else plan), None
     (found,) = current
     values = {
+        "first_seq": found.first_seq,
         "last_seq": found.last_seq,
         "before": json.dumps(dict(found.before)),
         "after": json.dumps(dict(found.after)),
@@ -83,20 +99,21 @@ def repairs(conn: Connection, *, merchant_id: str | None = None, limit: int = 10
     return [Repair(**row) for row in conn.execute(REPAIRS, values).mappings()]
 
 
-def accept_history(conn: Connection, number: int, *, reason: str, actor: str) -> Finding:
-    """Take a changed history as it is: close its finding, and have the next full proof seal it anew."""
+def accept(conn: Connection, number: int, *, reason: str, actor: str) -> Finding:
+    """Leave what a finding says as it is: it turns no check red any more, as long as its points stay the same."""
     found = findings.findings(conn, subject=SUBJECT, number=number, is_closed_too=True)
     if not found:
         raise NoSuchFindingError(number)
     (one,) = found
-    if one.class_name != "history_changed" or one.closed_at is not None:
+    if one.closed_at is not None or one.class_name in (*REPAIRABLE, CHECK_FAILED):
         raise NotAcceptableError(number, class_name=one.class_name, is_closed=one.closed_at is not None)
-    values = {"merchant_id": one.merchant_id, "account_id": int(one.object_id), "finding_id": number}
-    conn.execute(ACCEPT_HISTORY, {**values, "reason": reason, "actor": actor})
+    conn.execute(ACCEPT, {"finding_id": number, "reason": reason, "actor": actor})
     return one
 
 
-def _refusal(*, is_intact: bool, is_changed: bool) -> str | None:
+def _refusal(*, is_intact: bool, is_trusted: bool, is_changed: bool) -> str | None:
     if not is_intact:
         return NOT_INTACT
+    if not is_trusted:
+        return NEEDS_TRUST
     return None if is_changed else NOTHING_LEFT

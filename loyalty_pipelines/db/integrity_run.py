@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import findings, integrity, integrity_repairs, merchant_jobs
 from loyalty_pipelines.db.drain import short_text
-from loyalty_pipelines.db.engine import is_caused_by_a_row, is_connection_loss, reading, with_retries
+from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, JOB, SUBJECT, MerchantProof
 from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
 
@@ -93,7 +93,9 @@ def _prove(
         integrity.seal(conn)
         integrity.record(conn, scope, is_full=is_full, run_id=run_id)
         integrity.save_marks(conn, group, verified_until=verified_until, is_full=is_full)
-        merchant_jobs.record_successes(conn, group, job=JOB, run_id=run_id)
+        if is_full:
+            # A look at what is new is no proof of all: success is what the night has done.
+            merchant_jobs.record_successes(conn, group, job=JOB, run_id=run_id)
         proved = integrity.count_proved(conn)
         found = findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope)
     return [
@@ -123,8 +125,10 @@ def apply_repairs(
 
     Returns each plan as it was decided under the account's lock, with the repair's number, or none and its `refusal`.
     """
-    done = [with_retries(lambda plan=plan: _repair(engine, plan, reason=reason, actor=actor)) for plan in plans]
-    _prove_again(engine, {plan.merchant_id for plan, number in done if number is not None})
+    done = [_repair(engine, plan, reason=reason, actor=actor) for plan in plans]
+    # What was repaired is said in any case: if this fails, the next proof closes the findings.
+    with suppress(DBAPIError):
+        _prove_again(engine, {plan.merchant_id for plan, number in done if number is not None})
     return done
 
 
@@ -146,7 +150,7 @@ def _repair(engine: Engine, plan: RepairPlan, *, reason: str, actor: str) -> tup
         with engine.begin() as conn:
             return integrity_repairs.repair(conn, plan, reason=reason, actor=actor)
     except DBAPIError as error:
-        if not is_caused_by_a_row(error):
+        if is_connection_loss(error):
             raise
         return replace(plan, refusal=short_text(error)), None
 

@@ -74,7 +74,7 @@ class AlertTable:
 
     def require(self, name: str) -> AlertRow:
         """Return the row of a name that somebody typed; raise `UnknownProblemError` when there is none."""
-        if name not in self.rows:
+        if name not in self.rows or name.endswith(f"/{ANYTHING}"):
             raise UnknownProblemError(name, similar=get_close_matches(name, self.rows, n=2))
         return self.rows[name]
 

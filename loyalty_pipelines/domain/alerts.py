@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from itertools import groupby
+from math import isfinite
 from typing import Any, Protocol
 
 from loyalty_pipelines.domain.errors import LoyaltyError
@@ -127,6 +128,7 @@ class Problem:
     first_notified_at: datetime | None = None
     last_notified_at: datetime | None = None
     last_channel: str | None = None
+    told_findings: float | None = None
     reminders: int = 0
     end_notified_at: datetime | None = None
 
@@ -410,8 +412,8 @@ def _started(graded: Graded, *, before: Problem | None, as_of: datetime) -> Prob
         severity=graded.severity,
         title=clean(symptom.title),
         detail=clean(symptom.detail),
-        merchants=symptom.merchants[:MAX_MERCHANTS],
-        numbers=symptom.numbers,
+        merchants=tuple(clean(one) for one in symptom.merchants[:MAX_MERCHANTS]),
+        numbers={name: value for name, value in symptom.numbers.items() if isfinite(value)},
         runbook=graded.runbook,
         place=symptom.place,
         started_at=min(symptom.since, as_of),
@@ -462,10 +464,15 @@ def due_event(
         return None
     if problem.notified_severity is None or problem.last_notified_at is None:
         return Event.STARTED
-    if problem.severity < problem.notified_severity:
+    if problem.severity < problem.notified_severity or _has_more_findings(problem):
         return Event.WORSE
     wait = remind_after[problem.severity]
     return Event.REMINDER if wait and as_of >= problem.last_notified_at + wait else None
+
+
+def _has_more_findings(problem: Problem) -> bool:
+    """Return whether there are more than were told: an old one that is left must not hide the next one."""
+    return problem.told_findings is not None and problem.numbers.get("findings", 0) > problem.told_findings
 
 
 def route_of(

@@ -39,12 +39,15 @@ class Finding:
     first_seen_at: datetime
     last_seen_at: datetime
     closed_at: datetime | None
+    accepted_at: datetime | None
+    accepted_by: str | None
+    accepted_because: str | None
     run_id: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFindings:
-    """How many findings of one class a merchant has, and what they cost together."""
+    """How many findings of one class a merchant has that nobody has accepted, and what they cost together."""
 
     merchant_id: str
     class_name: str

@@ -26,14 +26,14 @@ class RepairUndoneError(LoyaltyError):
 
 
 class NotAcceptableError(LoyaltyError):
-    """A finding that can't be accepted by sealing what is there now."""
+    """A finding that can't be accepted: it is closed, or can be put right."""
 
     def __init__(self, number: int, *, class_name: str, is_closed: bool) -> None:
         self.number = number
-        why = "is closed" if is_closed else f"is of class {class_name}"
+        why = "is closed already" if is_closed else f"is of class {class_name}, which can be put right"
         super().__init__(
-            f"Finding {number} {why}: only an open history_changed can be accepted. Others close when they are put "
-            "right."
+            f"Finding {number} {why}: accepting is for what can't be. 'loyalty integrity repair' and "
+            "docs/runbooks/integrity.md say what can be done."
         )
 
 
@@ -47,9 +47,11 @@ class RepairPlan:
     merchant_id: str
     account_id: int
     customer_id: str
+    first_seq: int | None
     last_seq: int
     before: Columns
     after: Columns
+    is_trusting: bool = False
     refusal: str | None = None
 
     @property

@@ -1,9 +1,12 @@
 """What drifted from an intact ledger is set right, by the ledger, with a reason and a name; and back again."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy import event, text
 
 from loyalty_pipelines.db import integrity_repairs
-from loyalty_pipelines.db.engine import reading
+from loyalty_pipelines.db.engine import connect, reading
 from loyalty_pipelines.db.integrity_run import apply_repairs, undo_repair
 from loyalty_pipelines.domain.findings import NoSuchFindingError
 from loyalty_pipelines.domain.integrity import REPAIRABLE
@@ -46,9 +49,9 @@ def columns(shop: Shop) -> tuple[int, ...]:
     return tuple(row)
 
 
-def plans(shop: Shop) -> list[RepairPlan]:
+def plans(shop: Shop, *, is_trusting: bool = False) -> list[RepairPlan]:
     with reading(shop.engine) as conn:
-        return list(integrity_repairs.plans(conn))
+        return list(integrity_repairs.plans(conn, is_trusting=is_trusting))
 
 
 def test_a_plan_shows_what_the_ledger_says_and_writes_nothing(drifted: Shop) -> None:
@@ -97,7 +100,8 @@ def test_entries_that_were_written_on_a_drifted_balance_are_explained_by_its_rep
         drifted.run("SELECT loyalty.redeem_points('m1', 'ann', :order, 1)", order=order)
     proved(drifted, is_full=False)
     assert {"balance_differs", "chain_broken"} <= {name for name, _, _ in classes(drifted)}
-    ((_, number),) = apply_repairs(drifted.engine, plans(drifted), **WHO)
+    assert [plan.refusal for plan in plans(drifted)] == [integrity_repairs.NEEDS_TRUST]
+    ((_, number),) = apply_repairs(drifted.engine, plans(drifted, is_trusting=True), **WHO)
     assert (number is not None, drifted.balance(), found(drifted)) == (True, 68, [])
     # The next entry begins with the repaired balance, not where the last one ended.
     drifted.run("SELECT loyalty.redeem_points('m1', 'ann', 'r10', 1)")
@@ -117,7 +121,40 @@ def test_an_entry_that_was_changed_before_it_was_sealed_is_not_taken_for_a_drift
     corrupt(shop, "UPDATE loyalty.ledger_entries SET points = 90, balance_after = 90 WHERE reference_id = 'o1'")
     proved(shop)
     (plan,) = plans(shop)
-    assert plan.refusal == integrity_repairs.NOT_INTACT
+    assert plan.refusal == integrity_repairs.NEEDS_TRUST
+
+
+def test_a_repair_of_something_else_explains_no_break(drifted: Shop) -> None:
+    drifted.run("UPDATE loyalty.accounts SET balance = balance - 7")
+    proved(drifted)
+    apply_repairs(drifted.engine, plans(drifted), **WHO)
+    assert found(drifted) == []
+    corrupt(
+        drifted,
+        "UPDATE loyalty.ledger_entries SET balance_before = 70, balance_after = 170 WHERE reference_id = 'o1'",
+    )
+    proved(drifted)
+    assert {name for name, _, _ in classes(drifted)} == {"chain_broken"}
+
+
+def test_an_account_that_is_locked_costs_nobody_else_a_repair(drifted: Shop, database_url: str) -> None:
+    drifted.order("b1", 10, customer="bob")
+    drifted.award()
+    drifted.run("UPDATE loyalty.accounts SET balance = balance + 1 WHERE customer_id = 'bob'")
+    proved(drifted)
+    impatient = connect(database_url)
+
+    def be_impatient(made: Any, _: object) -> None:
+        made.execute("SET lock_timeout = '100ms'")
+        made.commit()
+
+    event.listen(impatient, "connect", be_impatient)
+    with drifted.engine.connect() as other, other.begin():
+        other.execute(text("SELECT FROM loyalty.accounts WHERE customer_id = 'ann' FOR UPDATE"))
+        done = {plan.customer_id: plan.refusal for plan, _ in apply_repairs(impatient, plans(drifted), **WHO)}
+    impatient.dispose()
+    assert "lock timeout" in (done["ann"] or "")
+    assert (done["bob"], drifted.balance("bob")) == (None, 10)
 
 
 def test_what_is_right_by_now_is_not_repaired(drifted: Shop) -> None:
@@ -175,20 +212,42 @@ def test_a_changed_history_is_accepted_by_somebody_with_a_reason_and_sealed_as_i
     (changed,) = found(drifted)
     assert changed.class_name == "history_changed"
     with drifted.engine.begin() as conn:
-        integrity_repairs.accept_history(conn, changed.finding_id, **WHO)
+        integrity_repairs.accept(conn, changed.finding_id, **WHO)
     proved(drifted)
     assert found(drifted) == []
     (closed,) = found(drifted, number=changed.finding_id, is_closed_too=True)
-    assert (closed.evidence["accepted_by"], closed.evidence["accepted_because"]) == ("Kim", "drifted")
+    assert (closed.accepted_by, closed.accepted_because, closed.closed_at) == ("Kim", "drifted", closed.accepted_at)
     corrupt(drifted, "UPDATE loyalty.ledger_entries SET kind = 'redeemed' WHERE reference_id = 'r1'")
     proved(drifted)
     assert {name for name, _, _ in classes(drifted)} == {"history_changed"}
 
 
-def test_only_an_open_changed_history_can_be_accepted(drifted: Shop) -> None:
+def test_what_history_keeps_is_accepted_until_it_changes(shop: Shop) -> None:
+    shop.order("o1", 100)
+    shop.award()
+    for points in (5, 6):
+        corrupt(
+            shop,
+            "UPDATE loyalty.order_points SET target_points = target_points - :points, "
+            "in_force_points = in_force_points - :points",
+            points=points,
+        )
+        proved(shop)
+        (one,) = found(shop)
+        assert one.class_name == "order_points_differ"
+        with shop.engine.begin() as conn:
+            integrity_repairs.accept(conn, one.finding_id, **WHO)
+        for is_full in (True, False):
+            (done,) = proved(shop, is_full=is_full)
+            assert (done.findings, found(shop)) == ((), [])
+    (kept,) = found(shop, is_closed_too=True)
+    assert (kept.accepted_by, kept.closed_at, kept.points_difference) == ("Kim", None, 11)
+
+
+def test_what_can_be_repaired_is_not_accepted(drifted: Shop) -> None:
     (first, *_) = found(drifted)
     with drifted.engine.begin() as conn:
-        with pytest.raises(NotAcceptableError, match="only an open history_changed can be accepted"):
-            integrity_repairs.accept_history(conn, first.finding_id, **WHO)
+        with pytest.raises(NotAcceptableError, match="which can be put right: accepting is for what can't be"):
+            integrity_repairs.accept(conn, first.finding_id, **WHO)
         with pytest.raises(NoSuchFindingError):
-            integrity_repairs.accept_history(conn, 10**9, **WHO)
+            integrity_repairs.accept(conn, 10**9, **WHO)

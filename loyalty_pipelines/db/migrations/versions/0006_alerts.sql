@@ -23,6 +23,7 @@ CREATE TABLE loyalty.alert_problems (
     first_notified_at timestamptz,
     last_notified_at timestamptz,
     last_channel text COLLATE "C",
+    told_findings double precision,
     reminders integer NOT NULL DEFAULT 0,
     end_notified_at timestamptz,
     leased_until timestamptz,
@@ -37,6 +38,8 @@ WHERE ended_at IS NULL OR (first_notified_at IS NOT NULL AND end_notified_at IS 
 CREATE INDEX alert_problems_ended ON loyalty.alert_problems (ended_at) WHERE ended_at IS NOT NULL;
 COMMENT ON TABLE loyalty.alert_problems IS
 'What somebody is to be told of, from its start to its end, and what was sent about it. Ended, never deleted.';
+COMMENT ON COLUMN loyalty.alert_problems.told_findings IS
+'How many findings the last message told of: more of them are news.';
 COMMENT ON COLUMN loyalty.alert_problems.gone_since IS
 'Not seen since then. It ends when it has stayed away for long enough.';
 COMMENT ON COLUMN loyalty.alert_problems.returns IS

@@ -81,7 +81,7 @@ SELECT
     sum(greatest(-f.points_difference, 0)) AS points_too_few,
     sum(f.amount_at_risk) AS amount_at_risk
 FROM loyalty.findings AS f
-WHERE f.closed_at IS NULL
+WHERE f.closed_at IS NULL AND f.accepted_at IS NULL
 GROUP BY f.merchant_id, f.class, f.severity, f.currency;
 COMMENT ON VIEW loyalty.metrics_findings IS 'Open findings, a row per merchant, class, severity and currency.';
 

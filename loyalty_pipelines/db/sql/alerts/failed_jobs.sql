@@ -1,9 +1,10 @@
--- Jobs whose newest attempt failed for some merchants, the one with the most first. Reads a row per merchant and job.
+-- Jobs whose newest attempt failed for some merchants within a day and two hours, the one with the most first: what a job
+-- has not tried since is another one's matter. Reads a row per merchant and job.
 SELECT
     j.job,
     count(*) AS merchants,
     min(j.failed_at) AS oldest_at
-FROM loyalty.merchant_jobs AS j
-WHERE coalesce(j.failed_at > j.succeeded_at, j.failed_at IS NOT NULL)
+FROM loyalty.last_successes AS j
+WHERE j.failed_at > coalesce(j.succeeded_at, '-infinity') AND j.failed_at > now() - interval '26 hours'
 GROUP BY j.job
 ORDER BY merchants DESC, j.job;

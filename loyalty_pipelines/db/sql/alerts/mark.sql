@@ -17,6 +17,7 @@ marked AS (
         first_notified_at = coalesce(p.first_notified_at, now()),
         last_notified_at = now(),
         last_channel = :channel,
+        told_findings = CAST(p.numbers ->> 'findings' AS double precision),
         reminders = p.reminders + CASE s.event WHEN 'reminder' THEN 1 ELSE 0 END,
         end_notified_at = CASE s.event WHEN 'ended' THEN now() END
     FROM sent AS s

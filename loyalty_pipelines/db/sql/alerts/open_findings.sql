@@ -6,6 +6,6 @@ SELECT
     count(DISTINCT f.merchant_id) AS merchants,
     min(f.first_seen_at) AS oldest_at
 FROM loyalty.findings AS f
-WHERE f.closed_at IS NULL AND f.severity = 'error'
+WHERE f.closed_at IS NULL AND f.accepted_at IS NULL AND f.severity = 'error'
 GROUP BY f.subject, f.class
 ORDER BY findings DESC, f.subject, f.class;

@@ -1,4 +1,4 @@
--- Open findings by merchant and class. Index findings_open.
+-- Open findings that nobody has accepted, by merchant and class. Index findings_open.
 SELECT
     f.merchant_id,
     f.class AS class_name,
@@ -12,6 +12,7 @@ SELECT
 FROM loyalty.findings AS f
 WHERE
     f.closed_at IS NULL
+    AND f.accepted_at IS NULL
     AND f.subject = :subject
     AND (CAST(:merchant_ids AS text[]) IS NULL OR f.merchant_id = ANY(CAST(:merchant_ids AS text[])))
 GROUP BY f.merchant_id, f.class, f.severity

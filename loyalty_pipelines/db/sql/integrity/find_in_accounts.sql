@@ -23,6 +23,7 @@ SELECT
             'last_expiry', f.expiry_in_force,
             'entries_sealed', f.sealed_entries,
             'sealed_entries_now', f.sealed_entries_now,
+            'sealed_at', f.sealed_at,
             'broken_entries', nullif(f.evidence, '[]')
         )
     )
@@ -49,6 +50,8 @@ FROM (
         END AS expiry_in_force,
         sealed.entries AS sealed_entries,
         sealed.entries_now AS sealed_entries_now,
+        sealed.sealed_at,
+        sealed.points_more,
         coalesce(sealed.is_unchanged, true) AS is_seal_unbroken
     FROM integrity_suspects AS s
     LEFT JOIN LATERAL (
@@ -62,7 +65,7 @@ FROM (
 ) AS f
 CROSS JOIN LATERAL (
     VALUES
-    ('account_missing', (f.account).account_id IS NULL, f.points),
+    ('account_missing', (f.account).account_id IS NULL, -f.points),
     ('balance_differs', (f.account).balance <> f.base_balance + f.points, (f.account).balance - f.base_balance - f.points),
     -- Between the entries, or after the last one.
     (
@@ -76,16 +79,16 @@ CROSS JOIN LATERAL (
     (
         'history_changed',
         f.missing = 0 AND f.broken = 0 AND (f.account).next_seq - 1 <= f.last_seq AND NOT f.is_seal_unbroken,
-        0
+        coalesce(f.points_more, 0)
     ),
     ('stamps_differ', (f.account).stamp_count <> f.base_stamps + f.sum_of_stamps, 0),
-    ('held_differs', (f.account).held <> f.held_points, (f.account).held - f.held_points),
+    ('held_differs', (f.account).held <> f.held_points, f.held_points - (f.account).held),
     ('last_expiry_differs', (f.account).last_expiry_seq <> f.expiry_in_force, 0),
     (
         'debt_not_allowed',
         ((f.account).balance < 0 OR (f.account).held > (f.account).balance OR (f.account).held < 0)
         AND NOT (f.account).is_debt_allowed,
-        least((f.account).balance - greatest((f.account).held, 0), 0)
+        greatest(greatest((f.account).held, 0) - (f.account).balance, 0)
     )
 ) AS c (class, is_found, points_difference)
 WHERE c.is_found;

@@ -7,13 +7,15 @@ SELECT
     CASE WHEN f.is_twice THEN 'order_awarded_twice' ELSE 'order_points_differ' END,
     'order',
     f.order_id,
-    f.points_in_ledger - f.points_deserved,
+    -- What was earned a second time is too much, also where it is accounted for.
+    greatest(f.points_in_ledger - f.points_deserved, f.points_earned_again),
     jsonb_build_object('accounts', f.accounts)
 FROM (
     SELECT
         o.merchant_id,
         o.order_id,
         coalesce(sum(one.points_in_ledger), 0) AS points_in_ledger,
+        nullif(sum(one.points_earned_again), 0) AS points_earned_again,
         -- Of two accounts that deserve one order, one does too much.
         coalesce(sum(one.in_force_points), 0)
         - CASE
@@ -49,6 +51,7 @@ FROM (
             sum(b.stamps) AS stamps_in_ledger,
             sum(b.times_earned) AS times_earned,
             sum(b.credits) AS credits,
+            sum(b.points_earned_again) AS points_earned_again,
             sum(b.in_force_points) AS in_force_points,
             sum(b.stamps_in_force) AS stamps_in_force,
             sum(b.target_points) AS target_points
@@ -59,6 +62,7 @@ FROM (
                 e.stamps,
                 CAST(e.kind = 'earned' AS integer) AS times_earned,
                 CAST(e.points > 0 AS integer) AS credits,
+                CASE WHEN e.kind = 'earned' AND e.reference_seq <> 1 THEN e.points ELSE 0 END AS points_earned_again,
                 0 AS in_force_points,
                 0 AS stamps_in_force,
                 0 AS target_points
@@ -67,6 +71,7 @@ FROM (
             UNION ALL
             SELECT
                 op.account_id,
+                0,
                 0,
                 0,
                 0,

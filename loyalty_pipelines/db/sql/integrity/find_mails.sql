@@ -30,7 +30,7 @@ SELECT
     0,
     jsonb_build_object('customer_id', a.customer_id, 'warned_for', a.warned_for, 'balance', a.balance)
 FROM loyalty.accounts AS a
-INNER JOIN loyalty.expiry_terms AS t ON t.merchant_id = a.merchant_id
+INNER JOIN loyalty.settled_expiry_terms AS t ON t.merchant_id = a.merchant_id
 WHERE
     (CAST(:merchant_ids AS text[]) IS NULL OR a.merchant_id = ANY(CAST(:merchant_ids AS text[])))
     AND a.is_active

@@ -1,21 +1,7 @@
--- The merchants that have accounts or entries, whether the shop lists them or not, and their marks. A mark ahead of the
--- server's own transactions is of another server, from whose backup this database was made: it counts as none. Skips along
--- accounts_pkey and ledger_entries_pkey.
-WITH RECURSIVE with_accounts AS (
-    (SELECT a.merchant_id FROM loyalty.accounts AS a ORDER BY a.merchant_id LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT a.merchant_id
-        FROM loyalty.accounts AS a
-        WHERE a.merchant_id > w.merchant_id
-        ORDER BY a.merchant_id
-        LIMIT 1
-    )
-    FROM with_accounts AS w
-    WHERE w.merchant_id IS NOT NULL
-),
-
-with_entries AS (
+-- The merchants that have or had accounts or entries, whether the shop lists them or not, and their marks. A mark ahead of
+-- the server's own transactions is of another server, from whose backup this database was made: it counts as none. Skips
+-- along ledger_entries_pkey, for entries whose accounts are gone.
+WITH RECURSIVE with_entries AS (
     (SELECT e.merchant_id FROM loyalty.ledger_entries AS e ORDER BY e.merchant_id LIMIT 1)
     UNION ALL
     SELECT (
@@ -33,9 +19,11 @@ SELECT
     m.merchant_id,
     coalesce(marks.verified_until <= pg_snapshot_xmax(pg_current_snapshot()), false) AS is_marked
 FROM (
-    SELECT with_accounts.merchant_id FROM with_accounts
+    SELECT a.merchant_id FROM loyalty.account_merchants AS a
     UNION
     SELECT with_entries.merchant_id FROM with_entries
+    UNION
+    SELECT k.merchant_id FROM loyalty.integrity_marks AS k
 ) AS m
 LEFT JOIN loyalty.integrity_marks AS marks ON marks.merchant_id = m.merchant_id
 WHERE

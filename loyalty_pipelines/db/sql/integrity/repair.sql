@@ -11,10 +11,11 @@ WITH repaired AS (
     RETURNING a.merchant_id, a.account_id
 )
 
-INSERT INTO loyalty.integrity_repairs (merchant_id, account_id, last_seq, before, after, reason, applied_by)
+INSERT INTO loyalty.integrity_repairs (merchant_id, account_id, first_seq, last_seq, before, after, reason, applied_by)
 SELECT
     r.merchant_id,
     r.account_id,
+    :first_seq,
     :last_seq,
     CAST(:before AS jsonb),
     CAST(:after AS jsonb),

@@ -1,6 +1,7 @@
 -- Accounts with an open finding of a class that an intact ledger settles, and what their columns should be. Not intact: an
--- entry is missing, doesn't add up, or is another one than was sealed; or one that isn't sealed doesn't continue the one
--- before. Where all before it is sealed, it was written on a balance that had drifted. :account_id NULL: all of them.
+-- entry is missing, doesn't add up, doesn't continue the one before, or is another one than was sealed. Where all entries
+-- before the first that doesn't continue are sealed, it was written on a balance that had drifted, or changed before anybody
+-- proved it: a person has to say which. :account_id NULL: all of them.
 -- Indexes findings_open, accounts_pkey, ledger_entries_pkey.
 SELECT
     a.merchant_id,
@@ -10,7 +11,9 @@ SELECT
     AND h.unsound = 0
     AND a.next_seq - 1 <= h.last_seq
     AND sealed.is_unchanged
-    AND (h.broken = 0 OR h.first_broken_seq <= sealed.entries + 1) AS is_intact,
+    AND (h.broken = 0 OR h.first_broken_seq > sealed.entries) AS is_intact,
+    h.broken > 0 AS is_trust_needed,
+    CASE WHEN a.balance <> h.points THEN coalesce(h.first_broken_seq, h.last_seq + 1) END AS first_seq,
     h.last_seq,
     jsonb_build_object(
         'balance', a.balance,

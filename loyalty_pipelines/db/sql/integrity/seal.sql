@@ -1,4 +1,4 @@
--- Seals what was proved: accounts without a seal, and those whose history has grown, unless something is wrong with them.
+-- Seals what was proved: accounts without a seal, and those whose history has grown, unless something is wrong with it.
 -- Safe to repeat: a seal only grows. Key: account_seals_pkey, in its order.
 INSERT INTO loyalty.account_seals AS z (merchant_id, account_id, entries, balance, stamps, digest)
 SELECT
@@ -16,6 +16,10 @@ WHERE
         SELECT 1
         FROM found AS f
         WHERE f.merchant_id = s.merchant_id AND f.object_type = 'account' AND f.object_id = CAST(s.account_id AS text)
+            AND f.class IN (
+                'account_missing', 'balance_differs', 'entries_missing', 'chain_broken', 'next_seq_behind',
+                'history_changed', 'stamps_differ'
+            )
     )
 ORDER BY s.merchant_id, s.account_id
 ON CONFLICT (merchant_id, account_id) DO UPDATE SET

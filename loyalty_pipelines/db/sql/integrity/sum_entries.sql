@@ -29,13 +29,13 @@ FROM (
         l.points,
         l.stamps,
         loyalty.links_digest(l.seq, l.balance_before, l.balance_after) AS links,
-        loyalty.entry_digest(l.seq, l.kind, l.points, l.stamps, l.reference_id) AS digest,
+        loyalty.entry_digest(l.seq, l.kind, l.points, l.balance_after, l.stamps, l.reference_id) AS digest,
         l.balance_after = l.balance_before + l.points AS is_adding_up,
         CASE l.reference_type
             WHEN 'order' THEN loyalty.share_digest(l.points, CAST(l.stamps AS bigint), l.reference_id)
         END AS order_share,
         CASE l.reference_type
-            WHEN 'redemption' THEN loyalty.share_digest(l.points, 0, l.reference_id)
+            WHEN 'redemption' THEN loyalty.share_digest(l.points, 1, l.reference_id)
         END AS redemption_share,
         CASE l.kind WHEN 'expired' THEN l.seq END AS expired_seq,
         -- The first entry of an order has number 1, whatever account it is on.

@@ -1,7 +1,7 @@
 -- What was written since the marks: accounts with an entry of a transaction that had not ended then, each with its entries
--- after its seal. Accounts with open findings are read from their beginning, so that what was put right is closed.
--- Indexes ledger_entries_by_transaction, ledger_entries_pkey, account_seals_pkey, findings_open. An entry of a transaction
--- that this server has not come to is of the server that a backup was taken from: the full proof looks at it.
+-- after its seal. Accounts with open findings of :classes are read from their beginning, so that what was put right is
+-- closed. Indexes ledger_entries_by_transaction, ledger_entries_pkey, account_seals_pkey, findings_open. An entry of a
+-- transaction that this server has not come to is of the server that a backup was taken from: the full proof looks at it.
 INSERT INTO integrity_sums (
     merchant_id, account_id, base_entries, base_balance, base_stamps, base_digest, entries, points, stamps, links, digest,
     is_adding_up, order_share, redemption_share, expired_seq, times_earned_again
@@ -14,8 +14,8 @@ WITH written AS (
     INNER JOIN loyalty.integrity_marks AS m ON m.merchant_id = e.merchant_id
     WHERE
         CAST(CAST(e.recorded_xid AS text) AS bigint) >= CAST(:since AS bigint)
+        AND CAST(CAST(e.recorded_xid AS text) AS bigint) < CAST(:until AS bigint)
         AND e.recorded_xid >= m.verified_until
-        AND e.recorded_xid < pg_snapshot_xmax(pg_current_snapshot())
         AND (CAST(:merchant_ids AS text[]) IS NULL OR e.merchant_id = ANY(CAST(:merchant_ids AS text[])))
     GROUP BY e.merchant_id, e.account_id
 ),
@@ -29,6 +29,7 @@ found_before AS (
         f.closed_at IS NULL
         AND f.subject = 'integrity'
         AND f.object_type = 'account'
+        AND f.class = ANY(CAST(:classes AS text[]))
         AND (CAST(:merchant_ids AS text[]) IS NULL OR f.merchant_id = ANY(CAST(:merchant_ids AS text[])))
     GROUP BY f.merchant_id, f.object_id
 ),
@@ -72,7 +73,9 @@ SELECT
     coalesce(sum(e.points), 0),
     coalesce(sum(e.stamps), 0),
     coalesce(bit_xor(loyalty.links_digest(e.seq, e.balance_before, e.balance_after)), 0),
-    coalesce(bit_xor(loyalty.entry_digest(e.seq, e.kind, e.points, e.stamps, e.reference_id)), 0),
+    coalesce(
+        bit_xor(loyalty.entry_digest(e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_id)), 0
+    ),
     coalesce(bool_and(e.balance_after = e.balance_before + e.points), true),
     coalesce(
         sum(
@@ -83,7 +86,7 @@ SELECT
         0
     ),
     coalesce(
-        sum(CASE e.reference_type WHEN 'redemption' THEN loyalty.share_digest(e.points, 0, e.reference_id) END), 0
+        sum(CASE e.reference_type WHEN 'redemption' THEN loyalty.share_digest(e.points, 1, e.reference_id) END), 0
     ),
     coalesce(max(CASE e.kind WHEN 'expired' THEN e.seq END), 0),
     -- The first entry of an order has number 1, whatever account it is on.

@@ -23,7 +23,13 @@ WITH suspects AS MATERIALIZED (
         SELECT
             d.merchant_id,
             d.account_id,
-            sum(CASE d.status WHEN 'captured' THEN loyalty.share_digest(-d.points, 0, d.order_id) ELSE 0 END) AS share
+            sum(
+                loyalty.share_digest(
+                    CASE d.status WHEN 'captured' THEN -d.points ELSE 0 END,
+                    CAST(d.last_reference_seq AS bigint),
+                    d.order_id
+                )
+            ) AS share
         FROM loyalty.holds AS d
         WHERE CAST(:merchant_ids AS text[]) IS NULL OR d.merchant_id = ANY(CAST(:merchant_ids AS text[]))
         GROUP BY d.merchant_id, d.account_id

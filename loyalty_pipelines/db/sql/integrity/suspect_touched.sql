@@ -1,5 +1,6 @@
--- Accounts with new entries that don't continue their seal up to what the account says. By key, one by one: accounts_pkey,
--- holds_open_by_account.
+-- Accounts with new entries that don't continue their seal up to what the account says; of those that are read from their
+-- beginning, because something was wrong with them, also those that are not what was sealed. By key, one by one:
+-- accounts_pkey, holds_open_by_account, account_seals_pkey.
 INSERT INTO integrity_suspects (merchant_id, account_id, base_entries, base_balance, base_stamps)
 SELECT
     s.merchant_id,
@@ -17,4 +18,5 @@ LEFT JOIN LATERAL (
 WHERE loyalty.is_account_suspect(
     a.account, s.base_entries, s.base_balance, s.base_stamps, s.entries, s.points, s.stamps, s.links, s.is_adding_up,
     s.expired_seq, loyalty.open_holds(s.merchant_id, s.account_id)
-);
+)
+OR (s.base_entries = 0 AND NOT (SELECT p.is_unchanged FROM loyalty.sealed_part(s.merchant_id, s.account_id) AS p));

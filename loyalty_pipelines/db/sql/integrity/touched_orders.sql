@@ -1,17 +1,18 @@
--- Orders and redemptions of the new entries, and those that were found wrong before. Indexes ledger_entries_pkey,
--- findings_open.
+-- Orders and redemptions of the entries that are not sealed, and those that were found wrong before. Indexes
+-- ledger_entries_pkey, account_seals_pkey, findings_open.
 INSERT INTO integrity_orders (merchant_id, reference_type, order_id)
 SELECT
     s.merchant_id,
     e.reference_type,
     e.reference_id
 FROM integrity_sums AS s
+LEFT JOIN loyalty.account_seals AS z ON z.merchant_id = s.merchant_id AND z.account_id = s.account_id
 CROSS JOIN LATERAL (
     SELECT
         l.reference_type,
         l.reference_id
     FROM loyalty.ledger_entries AS l
-    WHERE l.merchant_id = s.merchant_id AND l.account_id = s.account_id AND l.seq > s.base_entries
+    WHERE l.merchant_id = s.merchant_id AND l.account_id = s.account_id AND l.seq > coalesce(z.entries, 0)
     OFFSET 0
 ) AS e
 WHERE e.reference_type IN ('order', 'redemption')

@@ -48,7 +48,7 @@ sums AS MATERIALIZED (
         e.account_id,
         count(*),
         sum(-e.points),
-        sum(-e.points * p.point_value_amount),
+        CASE WHEN count(p.point_value_amount) = count(*) THEN sum(-e.points * p.point_value_amount) END,
         0,
         0
     FROM entries AS e
