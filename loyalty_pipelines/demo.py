@@ -178,7 +178,7 @@ def _prove_and_check(merchants: Sequence[str]) -> dict[str, bool]:
     from loyalty_pipelines.partitions import MERCHANT
     from loyalty_pipelines.schedules import RANGE_END, RANGE_START
 
-    names = [key.name for check in CHECKS for key in check.check_keys if key.asset_key.path[0] == "loyalty"]
+    names = [one.name for check in CHECKS for one in check.check_specs if one.asset_key.path[0] == "loyalty"]
     passed: dict[str, bool] = {}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.get() as instance:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from loyalty_pipelines.assets.alerts import NIGHTLY
 from loyalty_pipelines.assets.awards import (
     AWARDED_POINTS,
     LIVE_AWARDS,
@@ -86,6 +87,7 @@ def _spec(key: dg.AssetKey, description: str, deps: list[dg.AssetKey]) -> dg.Ass
         owners=OWNERS,
         partitions_def=MERCHANTS,
         skippable=True,
+        freshness_policy=NIGHTLY if key == POINTS_LIABILITY else None,
     )
 
 

@@ -30,6 +30,8 @@ SCHEMA_VERSION = 1
 # The names of problems that are no check, job or asset.
 SILENT_SENSOR = "alerts_sensor"
 TABLE_PROBLEM = "alert_table"
+# Checks whose newest result says nothing of today.
+OLD_CHECKS = "old_checks"
 
 
 class Severity(StrEnum):

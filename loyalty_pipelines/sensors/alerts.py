@@ -27,6 +27,9 @@ RETRY_GRACE = timedelta(minutes=5)
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 # Errors with texts of our own: no personal data in them.
 WORDED = ("Failure",)
+# All checks run by the hour or by the night.
+OLD_AFTER = timedelta(hours=26)
+SHOWN_OLD = 10
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 
@@ -45,7 +48,7 @@ def look_and_tell(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, a
     for problem in settings.problems:
         context.log.error(problem)
     sight = (
-        complaint.plus(follow_checks(context.instance, check_keys(repository)))
+        complaint.plus(follow_checks(context.instance, check_keys(repository), as_of=as_of))
         .plus(follow_jobs(context.instance, job_names(repository), as_of=as_of))
         .plus(follow_freshness(context.instance, windows(repository), as_of=as_of))
     )
@@ -137,27 +140,49 @@ def windows(repository: dg.RepositoryDefinition) -> dict[dg.AssetKey, tuple[time
 # --- checks -----------------------------------------------------------------------------------------------
 
 
-def follow_checks(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey]) -> "Sight":
-    """Return the checks whose latest result is red or yellow, and those that could not run.
+def follow_checks(instance: dg.DagsterInstance, keys: Iterable[dg.AssetCheckKey], *, as_of: datetime) -> "Sight":
+    """Return the checks whose latest result is red or yellow, that could not run, or that were not run lately.
 
     A check that never ran is no problem, and ends none: its results may have been removed.
     """
     from loyalty_pipelines.domain.alerts import Sight
 
     symptoms, undecided = [], set()
+    results: dict[str, datetime] = {}
     for key, record in instance.event_log_storage.get_asset_check_summary_records(list(keys)).items():
         last, completed = record.last_check_execution_record, record.last_completed_check_execution_record
         run = instance.get_run_by_id(last.run_id) if last is not None and last.status.value == "PLANNED" else None
         if last is not None and run is not None and run.status == dg.DagsterRunStatus.FAILURE:
             symptoms.append(_could_not_run(key, last.run_id, last.create_timestamp))
             continue
+        if completed is not None:
+            results[key.name] = datetime.fromtimestamp(completed.create_timestamp, UTC)
         symptom = _result(key, completed.evaluation, completed.create_timestamp) if completed is not None else None
         if symptom is not None:
             symptoms.append(symptom)
         elif completed is None or (run is not None and run.status in IN_FLIGHT):
             # What is being looked at now has no result: what it was before stays until then.
             undecided.add(key.name)
+    old = {name: at for name, at in results.items() if at < as_of - OLD_AFTER}
+    if old:
+        symptoms.append(_old_checks(old))
     return Sight(symptoms=tuple(symptoms), undecided=frozenset(undecided))
+
+
+def _old_checks(old: Mapping[str, datetime]) -> "Symptom":
+    """Return the problem that a green result of long ago hides: nobody has looked since."""
+    from loyalty_pipelines.domain.alerts import OLD_CHECKS, Source, State, Symptom
+
+    return Symptom(
+        name=OLD_CHECKS,
+        source=Source.CHECK,
+        state=State.RED,
+        title=f"{len(old)} checks were not run lately",
+        detail="Their newest results say nothing of today. Are their schedules on, do their runs hang? "
+        + ", ".join(sorted(old)[:SHOWN_OLD])
+        + (" and others." if len(old) > SHOWN_OLD else "."),
+        since=min(old.values()) + OLD_AFTER,
+    )
 
 
 def _result(key: dg.AssetCheckKey, evaluation: dg.AssetCheckEvaluation | None, at: float) -> "Symptom | None":

@@ -14,10 +14,10 @@ from loyalty_pipelines.assets.expiry import EXPIRED_POINTS
 from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.domain.alert_settings import AlertSettingsError
-from loyalty_pipelines.domain.alerts import AlertNotSentError
+from loyalty_pipelines.domain.alerts import AlertNotSentError, State
 from loyalty_pipelines.resources.alerter import Alerter
 from loyalty_pipelines.resources.database import LedgerDatabase
-from loyalty_pipelines.sensors.alerts import follow_freshness, follow_jobs, windows
+from loyalty_pipelines.sensors.alerts import follow_checks, follow_freshness, follow_jobs, windows
 from tests.alerting import Alerting
 from tests.integrity import proved
 from tests.mail_server import closed_port
@@ -116,6 +116,26 @@ def test_a_check_that_turns_green_ends_its_problem_and_one_that_turns_red_again_
     alerting.wait(minutes=5)
     assert "Nothing is wrong." in tick(instance, database_url)
     assert hook.events == [("started", NAME), ("worse", NAME), ("ended", NAME)]
+
+
+def test_results_of_long_ago_are_a_problem_though_they_are_green(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook
+) -> None:
+    report(instance, PASSED)
+    keys = [dg.AssetCheckKey(BALANCE_INTEGRITY, NAME)]
+    now = datetime.now(UTC)
+    assert follow_checks(instance, keys, as_of=now + timedelta(hours=25)).symptoms == ()
+    (old,) = follow_checks(instance, keys, as_of=now + timedelta(hours=27)).symptoms
+    assert (old.name, old.state, NAME in old.detail) == ("old_checks", State.RED, True)
+
+
+def test_more_findings_of_a_red_check_are_told_as_worse(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook
+) -> None:
+    for findings in (1, 1, 3, 2, 3):
+        report(instance, RED, metadata={"findings": findings})
+        tick(instance, database_url)
+    assert hook.events == [("started", NAME), ("worse", NAME)]
 
 
 def test_a_run_that_failed_because_its_checks_are_red_is_no_second_alert(

@@ -14,6 +14,7 @@ from loyalty_pipelines.domain.alert_settings import REMIND_AFTER, alert_settings
 from loyalty_pipelines.domain.alert_table import AlertTableError, parse_alert_table
 from loyalty_pipelines.domain.alerts import (
     LONGEST_QUIET,
+    OLD_CHECKS,
     SILENT_SENSOR,
     TABLE_PROBLEM,
     Claimed,
@@ -50,7 +51,11 @@ def anchors(document: str) -> set[str]:
 
 def followed() -> dict[str, str]:
     """Return the names of all that is followed, with their source."""
-    names = {key.name: "check" for key in check_keys(REPOSITORY)} | {TABLE_PROBLEM: "check", SILENT_SENSOR: "watch"}
+    names = {key.name: "check" for key in check_keys(REPOSITORY)} | {
+        TABLE_PROBLEM: "check",
+        OLD_CHECKS: "check",
+        SILENT_SENSOR: "watch",
+    }
     names |= dict.fromkeys(job_names(REPOSITORY), "job")
     return names | {key.to_user_string(): "freshness" for key in windows(REPOSITORY)}
 
