@@ -17,6 +17,10 @@ VIEW = click.Choice(list(SOURCE_RELATIONS))
 view_option = click.option("--view", type=VIEW, help="Only this view's.")
 
 
+# Bad rows that are named beneath an expectation; --json has more of them.
+NAMED = 3
+
+
 @click.group()
 def contracts() -> None:
     """What is expected of the shop's data: show it, check it, write it as a site."""
@@ -105,11 +109,15 @@ def _check(view: str | None, *, as_json: bool, folder: Path | None = None) -> "l
 
 
 def _print(checked: "list[CheckedView]") -> None:
+    from loyalty_pipelines.domain.contracts import in_words
+
     for view in checked:
         say(view.text)
         for one in view.results:
             if not one.is_met and view.problem is None:
                 say(f"  {one.severity.value}: {one.name}: {one.text}")
+                for row in one.sample[:NAMED]:
+                    say(f"    {in_words(row)}")
 
 
 def _usable(found: "Mapping[str, Contract | ContractError]") -> "dict[str, Contract]":

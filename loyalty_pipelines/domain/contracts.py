@@ -545,3 +545,8 @@ class CheckedView:
         return self.problem is not None or any(
             not one.is_met and (one.severity is Severity.ERROR or one.outcome is Outcome.BROKEN) for one in self.results
         )
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """Return the keys of a bad row for people who look at it: merchant_id m1, order_id 7."""
+    return ", ".join(f"{name} {'(empty)' if value in ('', None) else value}" for name, value in row.items())

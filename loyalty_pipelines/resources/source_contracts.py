@@ -34,12 +34,12 @@ from loyalty_pipelines.domain.contracts import (
     Expectation,
     Outcome,
     Query,
+    in_words,
 )
 from loyalty_pipelines.domain.source_mapping import NoMappingError, SourceMapping
 from loyalty_pipelines.resources.gx_view import GxView, ViewUnreadableError, config_of, is_broken, why_broken
 
 SITE = "contracts"
-# Bad rows that the text of a result names; its table has more.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,10 +196,6 @@ def _shown(row: Mapping[str, Any], keys: Sequence[str], numbers: Sequence[str]) 
     return shown
 
 
-def _in_words(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {'(empty)' if value in ('', None) else value}" for name, value in row.items())
-
-
 def _without_rows(one: Expectation, outcome: Outcome, text: str) -> Checked:
     return Checked(name=one.name, severity=one.severity, outcome=outcome, text=text)
 
@@ -238,7 +234,7 @@ def _keep(
     for result, one in checked:
         for name in ("partial_unexpected_counts", "partial_unexpected_index_list"):
             result.result.pop(name, None)
-        result.result["partial_unexpected_list"] = [_in_words(row) for row in one.sample]
+        result.result["partial_unexpected_list"] = [in_words(row) for row in one.sample]
         if one.outcome is Outcome.BROKEN:
             # Great Expectations shows this; its own text has the statement and more.
             result.exception_info = {"raised_exception": True, "exception_message": one.text, "exception_traceback": ""}

@@ -63,7 +63,15 @@ def test_there_are_documents_with_commands() -> None:
     assert len([document for document in DOCS if commands(document)]) >= 4
 
 
-@pytest.mark.parametrize("document", [document for document in DOCS if commands(document)])
+# What loads Great Expectations takes its seconds in one process.
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(one, marks=[pytest.mark.xdist_group("great_expectations")] if "contracts" in one else [])
+        for one in DOCS
+        if commands(one)
+    ],
+)
 def test_the_commands_of_a_document_run_as_printed(
     document: str, database_url: str, engine: Engine, tmp_path: Path
 ) -> None:

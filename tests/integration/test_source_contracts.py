@@ -433,7 +433,7 @@ def test_the_command_line_checks_and_shows(spoilt, clean: Engine, tmp_path: Path
     outcome = cli.run("contracts", "check", "--view", "customers", database=spoilt_url)
     assert outcome.status == 1
     assert (
-        "  error: every_customer_has_an_id: 1 row does not meet it, of 7: merchant_id m1, customer_id (empty).\n"
+        "  error: every_customer_has_an_id: 1 row does not meet it, of 7.\n    merchant_id m1, customer_id (empty)\n"
         in outcome.out
     )
     assert outcome.err.count("\n") == 2, "no progress bars and no warnings"
