@@ -29,7 +29,8 @@ SUSPECT_ACCOUNTS = load("integrity/suspect_accounts")
 SUSPECT_TOUCHED = load("integrity/suspect_touched")
 SUSPECT_SHARES = load("integrity/suspect_shares")
 SUSPECT_SHARED_ORDERS = load("integrity/suspect_shared_orders")
-TOUCHED_ORDERS = load("integrity/touched_orders")
+FOUND_ORDERS = load("integrity/found_orders")
+MAKE_ROOM = load("integrity/make_room")
 FIND_IN_ACCOUNTS = load("integrity/find_in_accounts")
 FIND_IN_ORDERS = load("integrity/find_in_orders")
 FIND_IN_REDEMPTIONS = load("integrity/find_in_redemptions")
@@ -67,13 +68,15 @@ def find_everything(conn: Connection, merchant_ids: Sequence[str] | None) -> Non
     """Compare everything of these merchants, or of all: writes what is wrong into the temporary table `found`."""
     create_tables(conn)
     find_in_balances(conn, merchant_ids)
-    _execute(conn, merchant_ids, SUSPECT_SHARES, SUSPECT_SHARED_ORDERS, ANALYZE_ORDERS)
+    _execute(conn, merchant_ids, SUSPECT_SHARES, SUSPECT_SHARED_ORDERS, FOUND_ORDERS, ANALYZE_ORDERS)
     _execute(conn, merchant_ids, FIND_IN_ORDERS, FIND_IN_REDEMPTIONS, FIND_DATES, FIND_MAILS, KEEP_UNSETTLED)
 
 
 def find_in_balances(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
     """Compare every account with its entries, its open holds and its seal: the part that reads the ledger."""
-    _execute(conn, merchant_ids, SUM_ENTRIES, ANALYZE_SUMS, SUSPECT_ACCOUNTS, FIND_IN_ACCOUNTS, FIND_LOST_ACCOUNTS)
+    _execute(
+        conn, merchant_ids, MAKE_ROOM, SUM_ENTRIES, ANALYZE_SUMS, SUSPECT_ACCOUNTS, FIND_IN_ACCOUNTS, FIND_LOST_ACCOUNTS
+    )
 
 
 def find_in_new_entries(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
@@ -81,7 +84,7 @@ def find_in_new_entries(conn: Connection, merchant_ids: Sequence[str] | None) ->
     create_tables(conn)
     marks = conn.execute(OLDEST_MARK, _bound(merchant_ids)).mappings().one()
     conn.execute(SUM_NEW_ENTRIES, {**_bound(merchant_ids), **marks, "classes": list(CLOSED_BY_NEW_ENTRIES)})
-    _execute(conn, merchant_ids, ANALYZE_SUMS, SUSPECT_TOUCHED, FIND_IN_ACCOUNTS, TOUCHED_ORDERS, ANALYZE_ORDERS)
+    _execute(conn, merchant_ids, ANALYZE_SUMS, SUSPECT_TOUCHED, FIND_IN_ACCOUNTS, FOUND_ORDERS, ANALYZE_ORDERS)
     _execute(conn, merchant_ids, FIND_IN_ORDERS, FIND_IN_REDEMPTIONS)
 
 

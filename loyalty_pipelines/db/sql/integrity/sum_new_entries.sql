@@ -1,11 +1,8 @@
 -- What was written since the marks: accounts with an entry of a transaction that had not ended then, each with its entries
 -- after its seal. Accounts with open findings of :classes are read from their beginning, so that what was put right is
--- closed. Indexes ledger_entries_by_transaction, ledger_entries_pkey, account_seals_pkey, findings_open. An entry of a
+-- closed. Their orders and redemptions that are not sealed yet are noted in the same statement: each entry is read once.
+-- Indexes ledger_entries_by_transaction, ledger_entries_pkey, account_seals_pkey, findings_open. An entry of a
 -- transaction that this server has not come to is of the server that a backup was taken from: the full proof looks at it.
-INSERT INTO integrity_sums (
-    merchant_id, account_id, base_entries, base_balance, base_stamps, base_digest, entries, points, stamps, links, digest,
-    is_adding_up, order_share, redemption_share, expired_seq, times_earned_again
-)
 WITH written AS (
     SELECT
         e.merchant_id,
@@ -38,10 +35,11 @@ touched AS MATERIALIZED (
     SELECT
         t.merchant_id,
         t.account_id,
-        coalesce(z.entries, 0) AS base_entries,
-        coalesce(z.balance, 0) AS base_balance,
-        coalesce(z.stamps, 0) AS base_stamps,
-        coalesce(z.digest, 0) AS base_digest
+        coalesce(z.entries, 0) AS sealed_entries,
+        CASE WHEN t.is_from_its_beginning THEN 0 ELSE coalesce(z.entries, 0) END AS base_entries,
+        CASE WHEN t.is_from_its_beginning THEN 0 ELSE coalesce(z.balance, 0) END AS base_balance,
+        CASE WHEN t.is_from_its_beginning THEN 0 ELSE coalesce(z.stamps, 0) END AS base_stamps,
+        CASE WHEN t.is_from_its_beginning THEN 0 ELSE coalesce(z.digest, 0) END AS base_digest
     FROM (
         SELECT
             w.merchant_id,
@@ -58,10 +56,37 @@ touched AS MATERIALIZED (
             true
         FROM found_before AS f
     ) AS t
-    LEFT JOIN loyalty.account_seals AS z
-        ON z.merchant_id = t.merchant_id AND z.account_id = t.account_id AND NOT t.is_from_its_beginning
+    LEFT JOIN loyalty.account_seals AS z ON z.merchant_id = t.merchant_id AND z.account_id = t.account_id
+),
+
+news AS MATERIALIZED (
+    SELECT
+        l.*,
+        l.seq > t.sealed_entries AS is_unsealed
+    FROM touched AS t
+    -- By key, whatever the planner expects of how many are touched.
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM loyalty.ledger_entries AS one
+        WHERE one.merchant_id = t.merchant_id AND one.account_id = t.account_id AND one.seq > t.base_entries
+        OFFSET 0
+    ) AS l
+),
+
+orders AS (
+    INSERT INTO integrity_orders (merchant_id, reference_type, order_id)
+    SELECT DISTINCT
+        n.merchant_id,
+        n.reference_type,
+        n.reference_id
+    FROM news AS n
+    WHERE n.is_unsealed AND n.reference_type IN ('order', 'redemption')
 )
 
+INSERT INTO integrity_sums (
+    merchant_id, account_id, base_entries, base_balance, base_stamps, base_digest, entries, points, stamps, links, digest,
+    is_adding_up, order_share, redemption_share, expired_seq, times_earned_again
+)
 SELECT
     t.merchant_id,
     t.account_id,
@@ -92,11 +117,5 @@ SELECT
     -- The first entry of an order has number 1, whatever account it is on.
     count(CASE WHEN e.kind = 'earned' AND e.reference_type = 'order' AND e.reference_seq <> 1 THEN 1 END)
 FROM touched AS t
--- By key, whatever the planner expects of how many are touched.
-LEFT JOIN LATERAL (
-    SELECT *
-    FROM loyalty.ledger_entries AS l
-    WHERE l.merchant_id = t.merchant_id AND l.account_id = t.account_id AND l.seq > t.base_entries
-    OFFSET 0
-) AS e ON true
+LEFT JOIN news AS e ON e.merchant_id = t.merchant_id AND e.account_id = t.account_id
 GROUP BY t.merchant_id, t.account_id, t.base_entries, t.base_balance, t.base_stamps, t.base_digest;
