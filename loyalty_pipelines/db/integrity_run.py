@@ -58,8 +58,8 @@ def _lock(conn: Connection) -> None:
 
 
 def _groups(known: Mapping[str, bool], *, is_full: bool) -> Iterator[tuple[Sequence[str], bool]]:
-    marked = [] if is_full else [name for name, is_marked in known.items() if is_marked]
-    unmarked = [name for name in known if name not in set(marked)]
+    unmarked = [name for name, is_marked in known.items() if is_full or not is_marked]
+    marked = [name for name, is_marked in known.items() if is_marked and not is_full]
     if unmarked:
         yield unmarked, True
     if marked:
