@@ -151,7 +151,7 @@ def _report(
     config: ReportsConfig,
 ) -> dict[str, str]:
     """Compute, write and log one report; return the merchants that are not in it, with the reasons."""
-    from loyalty_pipelines.db.reports_run import record
+    from loyalty_pipelines.db.merchant_jobs_run import note_merchants
     from loyalty_pipelines.resources.report_store import ReportNotWrittenError
 
     run_id, name = context.run.run_id, key.path[-1]
@@ -166,9 +166,9 @@ def _report(
             is_latest=config.everybody,
         )
     except ReportNotWrittenError as error:
-        record(engine, [], dict.fromkeys(done, str(error)) | failures, job=name, run_id=run_id)
+        note_merchants(engine, job=name, served=[], failures=dict.fromkeys(done, str(error)) | failures, run_id=run_id)
         raise dg.Failure(str(error), allow_retries=False) from error
-    record(engine, done, failures, job=name, run_id=run_id)
+    note_merchants(engine, job=name, served=done, failures=failures, run_id=run_id)
     places = {file: _place(path) for file, path in written.items()}
     context.log.info(f"{name} of {len(done)} merchants: {', '.join(written.values())}")
     for merchant_id, reason in failures.items():

@@ -1,6 +1,6 @@
 """The transactions of reports: each of one snapshot; a merchant that PostgreSQL can't compute is kept apart."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -11,7 +11,6 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import reports
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_caused_by_a_row, reading, with_retries
-from loyalty_pipelines.db.merchant_jobs import record_failure, record_successes
 from loyalty_pipelines.domain.activity import (
     DEFAULT_ACTIVITY_DAYS,
     DEFAULT_DAYS,
@@ -68,20 +67,6 @@ def report_activity(
         entries=[each for one in found for each in one.entries],
         failures=failures,
     )
-
-
-def record(
-    engine: Engine, merchants: Sequence[str], failures: Mapping[str, str], *, job: str, run_id: str | None
-) -> None:
-    """Remember for which merchants a report was written, and for which it was not, and why."""
-
-    def once() -> None:
-        with engine.begin() as conn:
-            record_successes(conn, merchants, job=job, run_id=run_id)
-            for merchant_id, failure in sorted(failures.items()):
-                record_failure(conn, merchant_id, job=job, run_id=run_id, failure=failure)
-
-    with_retries(once)
 
 
 def _of_merchants(
