@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -180,31 +180,37 @@ def _end_leftover(pid_file: Path, home: Path) -> None:
     text = pid_file.read_text().strip() if pid_file.exists() else ""
     if not text:
         return
-    for process in psutil.process_iter():
-        try:
-            is_ours = os.getpgid(process.pid) == int(text) and process.environ().get("DAGSTER_HOME") == str(home)
-        except (psutil.Error, ProcessLookupError):
-            continue
-        if is_ours:
-            process.kill()
-            process.wait(STOP_SECONDS)
+    for process in _group(int(text)):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("DAGSTER_HOME") == str(home):
+                process.kill()
+                process.wait(STOP_SECONDS)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end its children and itself; after 20 s end the whole group."""
+    """Ask a process to end its children and itself; end what is left of its group after 20 s, then what ignores that.
+
+    Code servers that outlive their parent hold connections to a database that is about to stop; one that is still
+    loading code can lose the signal that asks it to end.
+    """
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-    # Code servers that outlive their parent hold connections to a database that is about to stop.
-    _signal_group(process, signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        members = _group(process.pid)
+        for member in members:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        psutil.wait_procs(members, timeout=STOP_SECONDS)
+    process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
+def _group(number: int) -> list[psutil.Process]:
+    """Return the live processes of a process group."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == number and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
