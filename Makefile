@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests run on all cores but never on more than 4: each worker has databases of its own.
 TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; then echo 4; else echo $$n; fi)
+# Each test has a database of its own. In memory its copy takes a tenth of a second less; it needs less than 8 GB there.
+IN_MEMORY := $(shell test "$$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 8000000 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-long docs-check monitoring-check check format bench clean .venv
@@ -28,10 +30,10 @@ up: $(STAMP) ## open Dagster's web UI on the same data; Ctrl-C ends it
 	@$(BIN)/loyalty up
 
 test: $(STAMP) ## all tests
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
+	@$(IN_MEMORY) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 test-long: $(STAMP) ## the random tests with many more examples
-	@LOYALTY_HYPOTHESIS_EXAMPLES=2000 $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/integration/test_awards_model.py
+	@LOYALTY_HYPOTHESIS_EXAMPLES=2000 $(IN_MEMORY) $(BIN)/python -m pytest -n $(TEST_WORKERS) tests/integration/test_awards_model.py
 
 docs-check: $(STAMP) ## the documentation's example for Node (needs the npm registry)
 	@$(BIN)/python -m pytest tests/acceptance/node_example.py
