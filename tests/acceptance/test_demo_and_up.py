@@ -109,24 +109,20 @@ def test_the_demo_does_not_write_into_a_database_that_somebody_named(database_ur
     assert "add --into-this-database" in refused.stderr
 
 
-def test_the_web_ui_answers_and_ends_with_sigterm(up: subprocess.Popen[bytes], port: int, tmp_path: Path) -> None:
+def test_the_web_ui_answers_refuses_a_second_one_and_ends_with_sigterm(
+    up: subprocess.Popen[bytes], environment: dict[str, str], port: int, tmp_path: Path
+) -> None:
     wait_for("the web UI", lambda: is_ready(port))
     log = (tmp_path / "up.log").read_text()
     assert "No source mapping is in force" in log
     assert "dagster.yaml" not in log, "Dagster warns of the one in this folder, which it does not use"
-    up.terminate()
-    assert up.wait(60) == 0
-
-
-def test_a_second_one_is_refused_and_says_why(
-    up: subprocess.Popen[bytes], environment: dict[str, str], port: int
-) -> None:
-    wait_for("the web UI", lambda: is_ready(port))
     for words in (["up", "--port", str(port)], ["demo", "--orders", "1"]):
         refused = subprocess.run([LOYALTY, *words], env=environment, capture_output=True, text=True, check=False)
         assert refused.returncode == 1
         assert "Dagster is running on" in refused.stderr
         assert "Traceback" not in refused.stderr
+    up.terminate()
+    assert up.wait(60) == 0
 
 
 def test_a_port_that_somebody_else_uses_is_named(environment: dict[str, str]) -> None:
