@@ -100,9 +100,9 @@ def record(conn: Connection, merchant_ids: Sequence[str] | None, *, is_full: boo
     )
 
 
-def seal(conn: Connection) -> None:
+def seal(conn: Connection, *, is_full: bool) -> None:
     """Seal the history of the accounts that were looked at and are right."""
-    conn.execute(SEAL)
+    conn.execute(SEAL, {"is_full": is_full})
 
 
 def save_marks(conn: Connection, merchant_ids: Sequence[str], *, verified_until: str, is_full: bool) -> None:

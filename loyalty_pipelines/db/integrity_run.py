@@ -90,7 +90,7 @@ def _prove(
             integrity.find_everything(conn, scope)
         else:
             integrity.find_in_new_entries(conn, scope)
-        integrity.seal(conn)
+        integrity.seal(conn, is_full=is_full)
         integrity.record(conn, scope, is_full=is_full, run_id=run_id)
         integrity.save_marks(conn, group, verified_until=verified_until, is_full=is_full)
         if is_full:

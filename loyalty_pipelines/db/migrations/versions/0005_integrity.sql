@@ -146,15 +146,13 @@ AS $function$
     )
 $function$;
 
-CREATE FUNCTION loyalty.share_digest(points bigint, stamps bigint, reference_id text) RETURNS integer
+CREATE FUNCTION loyalty.share_digest(points bigint, stamps integer, reference_id text) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
     -- A linear digest: what several entries of one order add up to has the sum of theirs, modulo 2^31 - 1. So points
     -- per order are compared without grouping by order.
-    SELECT CAST(
-        mod(mod(mod(points, 2147483647) + 1000003 * mod(stamps, 2147483647), 2147483647) * hashtext(reference_id), 2147483647)
-        AS integer
-    )
+    SELECT CAST(mod(mod(mod(points, 2147483647) + 1000003 * CAST(stamps AS bigint), 2147483647) * hashtext(reference_id),
+        2147483647) AS integer)
 $function$;
 
 CREATE FUNCTION loyalty.account_history(
@@ -232,28 +230,26 @@ COMMENT ON FUNCTION loyalty.account_history IS
 'Whether the entries of an account continue each other, and what they add up to: for the proof and for repairs.';
 
 CREATE FUNCTION loyalty.is_account_suspect(
-    account loyalty.accounts, base_entries bigint, base_balance bigint, base_stamps bigint, entries bigint, points numeric,
+    account_id bigint, balance bigint, stamp_count bigint, next_seq bigint, held bigint, last_expiry_seq bigint,
+    is_debt_allowed boolean, base_entries bigint, base_balance bigint, base_stamps bigint, entries bigint, points numeric,
     stamps bigint, links bigint, is_adding_up boolean, expired_seq bigint, held_points numeric
 ) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
-    -- Whether an account and the sums of its entries after its base are worth a closer look. An unbroken chain from the
-    -- base to the account's balance leaves only the links at its two ends.
-    SELECT (account).account_id IS NULL
-        OR (account).balance <> base_balance + points
-        OR (account).stamp_count <> base_stamps + stamps
-        OR (account).next_seq - 1 <> base_entries + entries
+    -- Whether an account (NULL: there is none) and the sums of its entries after its base are worth a closer look. An
+    -- unbroken chain from the base to the account's balance leaves only the links at its two ends. Columns, not a row: a
+    -- row would be built and taken apart for each account.
+    SELECT account_id IS NULL
+        OR balance <> base_balance + points
+        OR stamp_count <> base_stamps + stamps
+        OR next_seq - 1 <> base_entries + entries
         OR NOT is_adding_up
-        OR links <> loyalty.link_digest((account).balance, (account).next_seq - 1)
-            # loyalty.link_digest(base_balance, base_entries)
-        OR (account).held <> held_points
-        OR (account).held < 0
-        OR (((account).balance < 0 OR (account).held > (account).balance) AND NOT (account).is_debt_allowed)
+        OR links <> loyalty.link_digest(balance, next_seq - 1) # loyalty.link_digest(base_balance, base_entries)
+        OR held <> held_points
+        OR held < 0
+        OR ((balance < 0 OR held > balance) AND NOT is_debt_allowed)
         -- Of an account whose base is not its beginning, only an expiry since then is known.
-        OR (account).last_expiry_seq <> CASE
-            WHEN base_entries = 0 OR expired_seq > 0 THEN expired_seq
-            ELSE (account).last_expiry_seq
-        END
+        OR last_expiry_seq <> CASE WHEN base_entries = 0 OR expired_seq > 0 THEN expired_seq ELSE last_expiry_seq END
 $function$;
 
 CREATE FUNCTION loyalty.date_problem(

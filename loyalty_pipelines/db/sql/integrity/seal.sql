@@ -9,7 +9,8 @@ SELECT
     s.base_stamps + s.stamps,
     int8xor(s.base_digest, s.digest)
 FROM integrity_sums AS s
-LEFT JOIN loyalty.account_seals AS known ON known.merchant_id = s.merchant_id AND known.account_id = s.account_id
+LEFT JOIN loyalty.account_seals AS known
+    ON CAST(:is_full AS boolean) AND known.merchant_id = s.merchant_id AND known.account_id = s.account_id
 WHERE
     coalesce(known.entries < s.base_entries + s.entries, true)
     AND NOT EXISTS (

@@ -32,7 +32,7 @@ FROM (
         loyalty.entry_digest(l.seq, l.kind, l.points, l.balance_after, l.stamps, l.reference_id) AS digest,
         l.balance_after = l.balance_before + l.points AS is_adding_up,
         CASE l.reference_type
-            WHEN 'order' THEN loyalty.share_digest(l.points, CAST(l.stamps AS bigint), l.reference_id)
+            WHEN 'order' THEN loyalty.share_digest(l.points, l.stamps, l.reference_id)
         END AS order_share,
         CASE l.reference_type
             WHEN 'redemption' THEN loyalty.share_digest(l.points, 1, l.reference_id)

@@ -5,16 +5,28 @@
 -- transaction that this server has not come to is of the server that a backup was taken from: the full proof looks at it.
 WITH written AS (
     SELECT
-        e.merchant_id,
-        e.account_id
-    FROM loyalty.ledger_entries AS e
-    INNER JOIN loyalty.integrity_marks AS m ON m.merchant_id = e.merchant_id
-    WHERE
-        CAST(CAST(e.recorded_xid AS text) AS bigint) >= CAST(:since AS bigint)
-        AND CAST(CAST(e.recorded_xid AS text) AS bigint) < CAST(:until AS bigint)
-        AND e.recorded_xid >= m.verified_until
-        AND (CAST(:merchant_ids AS text[]) IS NULL OR e.merchant_id = ANY(CAST(:merchant_ids AS text[])))
-    GROUP BY e.merchant_id, e.account_id
+        w.merchant_id,
+        w.account_id
+    FROM (
+        SELECT
+            e.merchant_id,
+            e.account_id,
+            max(e.recorded_xid) AS newest_xid
+        FROM loyalty.ledger_entries AS e
+        WHERE
+            CAST(CAST(e.recorded_xid AS text) AS bigint) >= CAST(:since AS bigint)
+            AND CAST(CAST(e.recorded_xid AS text) AS bigint) < CAST(:until AS bigint)
+            AND (CAST(:merchant_ids AS text[]) IS NULL OR e.merchant_id = ANY(CAST(:merchant_ids AS text[])))
+        GROUP BY e.merchant_id, e.account_id
+    ) AS w
+    -- By key: of few expected entries the planner compares each with each merchant's mark.
+    CROSS JOIN LATERAL (
+        SELECT one.verified_until
+        FROM loyalty.integrity_marks AS one
+        WHERE one.merchant_id = w.merchant_id
+        OFFSET 0
+    ) AS m
+    WHERE w.newest_xid >= m.verified_until
 ),
 
 found_before AS (
@@ -42,19 +54,23 @@ touched AS MATERIALIZED (
         CASE WHEN t.is_from_its_beginning THEN 0 ELSE coalesce(z.digest, 0) END AS base_digest
     FROM (
         SELECT
-            w.merchant_id,
-            w.account_id,
-            false AS is_from_its_beginning
-        FROM written AS w
-        WHERE NOT EXISTS (
-            SELECT FROM found_before AS f WHERE f.merchant_id = w.merchant_id AND f.account_id = w.account_id
-        )
-        UNION ALL
-        SELECT
-            f.merchant_id,
-            f.account_id,
-            true
-        FROM found_before AS f
+            b.merchant_id,
+            b.account_id,
+            bool_or(b.is_from_its_beginning) AS is_from_its_beginning
+        FROM (
+            SELECT
+                w.merchant_id,
+                w.account_id,
+                false AS is_from_its_beginning
+            FROM written AS w
+            UNION ALL
+            SELECT
+                f.merchant_id,
+                f.account_id,
+                true
+            FROM found_before AS f
+        ) AS b
+        GROUP BY b.merchant_id, b.account_id
     ) AS t
     LEFT JOIN loyalty.account_seals AS z ON z.merchant_id = t.merchant_id AND z.account_id = t.account_id
 ),
@@ -105,7 +121,7 @@ SELECT
     coalesce(
         sum(
             CASE e.reference_type
-                WHEN 'order' THEN loyalty.share_digest(e.points, CAST(e.stamps AS bigint), e.reference_id)
+                WHEN 'order' THEN loyalty.share_digest(e.points, e.stamps, e.reference_id)
             END
         ),
         0

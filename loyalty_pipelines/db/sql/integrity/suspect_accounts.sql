@@ -8,10 +8,7 @@ SELECT
     0,
     0
 FROM (
-    SELECT
-        one.merchant_id,
-        one.account_id,
-        one AS account
+    SELECT *
     FROM loyalty.accounts AS one
     WHERE CAST(:merchant_ids AS text[]) IS NULL OR one.merchant_id = ANY(CAST(:merchant_ids AS text[]))
 ) AS a
@@ -28,7 +25,8 @@ LEFT JOIN (
 LEFT JOIN loyalty.account_seals AS z ON z.merchant_id = a.merchant_id AND z.account_id = a.account_id
 WHERE
     loyalty.is_account_suspect(
-        a.account, 0, 0, 0, coalesce(s.entries, 0), coalesce(s.points, 0), coalesce(s.stamps, 0), coalesce(s.links, 0),
+        a.account_id, a.balance, a.stamp_count, a.next_seq, a.held, a.last_expiry_seq, a.is_debt_allowed, 0, 0, 0,
+        coalesce(s.entries, 0), coalesce(s.points, 0), coalesce(s.stamps, 0), coalesce(s.links, 0),
         coalesce(s.is_adding_up, true), coalesce(s.expired_seq, 0), coalesce(held.points, 0)
     )
     OR z.entries <> coalesce(s.entries, 0)

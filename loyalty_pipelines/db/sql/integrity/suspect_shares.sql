@@ -14,7 +14,7 @@ WITH suspects AS MATERIALIZED (
         SELECT
             op.merchant_id,
             op.account_id,
-            sum(loyalty.share_digest(op.in_force_points, CAST(op.stamps_in_force AS bigint), op.order_id)) AS share
+            sum(loyalty.share_digest(op.in_force_points, op.stamps_in_force, op.order_id)) AS share
         FROM loyalty.order_points AS op
         WHERE CAST(:merchant_ids AS text[]) IS NULL OR op.merchant_id = ANY(CAST(:merchant_ids AS text[]))
         GROUP BY op.merchant_id, op.account_id
@@ -26,7 +26,7 @@ WITH suspects AS MATERIALIZED (
             sum(
                 loyalty.share_digest(
                     CASE d.status WHEN 'captured' THEN -d.points ELSE 0 END,
-                    CAST(d.last_reference_seq AS bigint),
+                    d.last_reference_seq,
                     d.order_id
                 )
             ) AS share

@@ -10,13 +10,19 @@ SELECT
     s.base_stamps
 FROM integrity_sums AS s
 LEFT JOIN LATERAL (
-    SELECT one AS account
+    SELECT *
     FROM loyalty.accounts AS one
     WHERE one.merchant_id = s.merchant_id AND one.account_id = s.account_id
     OFFSET 0
 ) AS a ON true
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(h.points), 0) AS points
+    FROM loyalty.holds AS h
+    WHERE h.merchant_id = s.merchant_id AND h.account_id = s.account_id AND h.status = 'open'
+    OFFSET 0
+) AS held
 WHERE loyalty.is_account_suspect(
-    a.account, s.base_entries, s.base_balance, s.base_stamps, s.entries, s.points, s.stamps, s.links, s.is_adding_up,
-    s.expired_seq, loyalty.open_holds(s.merchant_id, s.account_id)
+    a.account_id, a.balance, a.stamp_count, a.next_seq, a.held, a.last_expiry_seq, a.is_debt_allowed, s.base_entries,
+    s.base_balance, s.base_stamps, s.entries, s.points, s.stamps, s.links, s.is_adding_up, s.expired_seq, held.points
 )
 OR (s.base_entries = 0 AND NOT (SELECT p.is_unchanged FROM loyalty.sealed_part(s.merchant_id, s.account_id) AS p));
