@@ -39,6 +39,8 @@ SOURCE_STATUS = "source_status"
 TEXTS = (FieldKind.ID, FieldKind.TEXT, FieldKind.CURRENCY, FieldKind.STATUS)
 NUMBERS = (FieldKind.AMOUNT, FieldKind.POINTS)
 VIEW_IN_SQL = re.compile(rf"\b{SCHEMA}\.(\w+)", re.IGNORECASE)
+# A semicolon after which nothing comes but comments; one in a text is followed by its quote.
+END_IN_AN_EDITOR = re.compile(r";(?:\s|--[^'\n]*)*\Z")
 
 
 class ContractError(ConfigurationError):
@@ -349,7 +351,8 @@ class Query(Expectation):
     def values(self, as_of: datetime) -> dict[str, Any]:
         """Return the query, with the instant of the run in it."""
         instant = f"CAST('{as_of.isoformat()}' AS timestamptz)"
-        return {"unexpected_rows_query": self.unexpected_rows_query.strip().replace("{as_of}", instant)}
+        query = END_IN_AN_EDITOR.sub("", self.unexpected_rows_query)
+        return {"unexpected_rows_query": query.strip().replace("{as_of}", instant)}
 
 
 AnyExpectation = Annotated[

@@ -181,7 +181,9 @@ class GxView:
         )
 
     def _query(self, one: Query) -> str:
-        return one.values(self._as_of)["unexpected_rows_query"].replace("{batch}", f"{SCHEMA}.{self._contract.view}")
+        query = one.values(self._as_of)["unexpected_rows_query"].replace("{batch}", f"{SCHEMA}.{self._contract.view}")
+        # It is put into parentheses: a comment in its last line must not take the second one.
+        return f"{query}\n"
 
     def _rows(self, one: Expectation, result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if isinstance(one, Query):
