@@ -8,16 +8,8 @@ import dagster as dg
 from loyalty_pipelines.assets.awards import RETRY_TRANSIENT, retrying_only_what_passes
 from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.contracts import load_contracts
-from loyalty_pipelines.domain.contracts import (
-    Checked,
-    CheckedView,
-    Contract,
-    ContractError,
-    Expectation,
-    Outcome,
-    Severity,
-    readable_check,
-)
+from loyalty_pipelines.domain.contracts import Checked, CheckedView, Contract, ContractError, Outcome, readable_check
+from loyalty_pipelines.domain.expectations import Expectation, Severity
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 RUNBOOK = "source-contracts"

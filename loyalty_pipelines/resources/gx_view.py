@@ -21,7 +21,8 @@ from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss
-from loyalty_pipelines.domain.contracts import SAMPLE, SCHEMA, Contract, Expectation, Query, Severity, UniqueTogether
+from loyalty_pipelines.domain.contracts import SAMPLE, Contract
+from loyalty_pipelines.domain.expectations import SCHEMA, Expectation, Query, Severity, UniqueTogether
 
 # What failed is in its results; its log would repeat statements and values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)

@@ -21,7 +21,8 @@ from loyalty_pipelines.contracts import load_contracts
 from loyalty_pipelines.db import sources
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.definitions import defs
-from loyalty_pipelines.domain.contracts import Checked, CheckedView, Outcome, Severity, parse_contract
+from loyalty_pipelines.domain.contracts import Checked, CheckedView, Outcome, parse_contract
+from loyalty_pipelines.domain.expectations import Severity
 from loyalty_pipelines.embedded import EmbeddedServer
 from loyalty_pipelines.resources.database import LedgerDatabase
 from tests import contract_shop

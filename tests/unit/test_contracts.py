@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from loyalty_pipelines.contracts import load_contract, load_contracts
-from loyalty_pipelines.domain.contracts import (
-    Contract,
-    ContractError,
-    Expectation,
-    Group,
-    Severity,
-    parse_contract,
-    readable_check,
-)
+from loyalty_pipelines.domain.contracts import Contract, ContractError, parse_contract, readable_check
+from loyalty_pipelines.domain.expectations import Expectation, Group, Severity
 from loyalty_pipelines.domain.source_fields import SOURCE_RELATIONS
 from loyalty_pipelines.processes import contracts_environment
 
