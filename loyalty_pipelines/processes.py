@@ -15,6 +15,7 @@ from urllib.parse import quote
 import psutil
 
 from loyalty_pipelines import embedded
+from loyalty_pipelines.contracts import VARIABLE as CONTRACTS_VARIABLE
 from loyalty_pipelines.domain.alert_settings import VARIABLES
 from loyalty_pipelines.domain.errors import ConfigurationError
 from loyalty_pipelines.resources.report_store import VARIABLE as REPORTS_VARIABLE
@@ -54,6 +55,7 @@ def dagster_environment() -> dict[str, str]:
         "DAGSTER_HOME": home,
         **mail_environment(),
         **reports_environment(),
+        **contracts_environment(),
     }
 
 
@@ -61,6 +63,12 @@ def reports_environment() -> dict[str, str]:
     """Return where reports go, as Dagster's processes need it: they run in another folder than this one."""
     place = os.environ.get(REPORTS_VARIABLE, "").strip() or str(embedded.home() / "reports")
     return {REPORTS_VARIABLE: place if "://" in place else str(Path(place).expanduser().absolute())}
+
+
+def contracts_environment() -> dict[str, str]:
+    """Return where contracts of the operator's own are, as Dagster's processes need it."""
+    folder = os.environ.get(CONTRACTS_VARIABLE, "").strip()
+    return {CONTRACTS_VARIABLE: str(Path(folder).expanduser().absolute())} if folder else {}
 
 
 def mail_environment() -> dict[str, str]:

@@ -21,11 +21,14 @@ CREATE TABLE odd.orders (merchant_id text, id text, customer_id text, total nume
     status text, paid_at timestamptz, updated_at timestamptz);
 CREATE TABLE odd.refunds (merchant_id text, id text, order_id text, amount numeric, refunded_at timestamptz);
 CREATE TABLE odd.payments (merchant_id text, id text, order_id text, subscription_id text, customer_id text,
-    amount numeric, refunded numeric, currency text, status text, captured_at timestamptz);
+    amount numeric, refunded numeric, currency text, status text, captured_at timestamptz,
+    period_start timestamptz, period_end timestamptz);
 CREATE TABLE odd.subscriptions (merchant_id text, id text, customer_id text, plan_id text, status text, amount numeric,
-    currency text, starts_at timestamptz, ends_at timestamptz, created_at timestamptz);
+    currency text, starts_at timestamptz, ends_at timestamptz, created_at timestamptz, cancelled_at timestamptz,
+    order_id text);
 CREATE TABLE odd.plans (merchant_id text, id text, name text, amount numeric, currency text, "interval" text);
 INSERT INTO odd.merchants VALUES ('m1', 'One', 'Europe/Luxembourg', 'EUR');
+INSERT INTO odd.merchants VALUES ('m2', 'Two', 'europe/luxembourg', 'EUR');
 INSERT INTO odd.customers VALUES ('m1', 'ann', 'ann@example.com', 'Ann Example', '2025-01-01Z');
 INSERT INTO odd.plans VALUES ('m1', 'gold', 'Gold', 10, 'EUR', 'month');
 INSERT INTO odd.orders
@@ -60,13 +63,13 @@ payments:
   relation: odd.payments
   columns: {merchant_id: merchant_id, payment_id: id, order_id: order_id, subscription_id: subscription_id,
     customer_id: customer_id, amount: amount, refunded_amount: refunded, currency: currency, status: status,
-    captured_at: captured_at}
+    captured_at: captured_at, period_start: period_start, period_end: period_end}
   status: {captured: captured, failed: failed}
 subscriptions:
   relation: odd.subscriptions
   columns: {merchant_id: merchant_id, subscription_id: id, customer_id: customer_id, plan_id: plan_id, status: status,
     amount: amount, currency: currency, current_period_start: starts_at, current_period_end: ends_at,
-    created_at: created_at}
+    created_at: created_at, cancelled_at: cancelled_at, order_id: order_id}
   status: {active: active}
 plans:
   relation: odd.plans
@@ -81,15 +84,18 @@ GOOD: dict[str, dict[str, Any]] = {
     "refunds": {"merchant_id": "m1", "id": "", "order_id": "1", "amount": "1", "refunded_at": "2026-01-21Z"},
     "payments": {"merchant_id": "m1", "id": "", "order_id": "1", "subscription_id": "s1", "customer_id": "ann",
                  "amount": "10", "refunded": "0", "currency": "EUR", "status": "captured",
-                 "captured_at": "2026-01-20Z"},
+                 "captured_at": "2026-01-20Z", "period_start": "2026-01-01Z", "period_end": "2026-02-01Z"},
     "subscriptions": {"merchant_id": "m1", "id": "", "customer_id": "ann", "plan_id": "gold", "status": "active",
                       "amount": "10", "currency": "EUR", "starts_at": "2026-01-01Z", "ends_at": "2026-02-01Z",
-                      "created_at": "2025-12-01Z"},
+                      "created_at": "2025-12-01Z", "cancelled_at": "2026-02-01Z", "order_id": "1"},
     "plans": {"merchant_id": "m1", "id": "", "name": "X", "amount": "10", "currency": "EUR", "interval": "month"},
 }  # fmt: skip
 
-IMPLAUSIBLE = ("NaN", "Infinity", "-Infinity", "-0.01", "1000000000.01", "1e400")
+# What the engine awards is no error: it takes amounts to 10^12.
+LARGEST = "1000000000000"
+IMPLAUSIBLE = ("NaN", "Infinity", "-Infinity", "-0.01", f"{LARGEST}.01", "1e400")
 LATER = "2026-01-29 12:00:01Z"
+IN_TEN_YEARS = "2036-02-01Z"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +126,10 @@ PLANTED: dict[tuple[str, str], Planted] = {
     ("merchants", "every_merchant_has_an_id"): _NO_ID,
     ("merchants", "every_merchant_has_a_currency"): _one(currency=None),
     ("merchants", "every_currency_of_a_merchant_is_a_code"): Planted(rows=({"currency": "EURO"}, {"currency": "€"})),
-    ("merchants", "every_merchant_has_a_known_time_zone"): _one(timezone="Mars/Olympus"),
+    ("merchants", "every_merchant_has_a_known_time_zone"): Planted(
+        # PostgreSQL takes the second, and means three hours west by it.
+        rows=({"timezone": "Mars/Olympus"}, {"timezone": "UTC+3"}, {"timezone": None})
+    ),
     ("customers", "no_customer_is_there_twice"): _TWICE,
     ("customers", "every_customer_has_an_id"): _NO_ID,
     ("customers", "every_customer_belongs_to_a_merchant"): _STRANGER,
@@ -130,12 +139,18 @@ PLANTED: dict[tuple[str, str], Planted] = {
     ("orders", "every_order_has_an_id"): _NO_ID,
     ("orders", "every_order_has_a_known_status"): Planted(rows=({"status": "odd"}, {"status": None})),
     ("orders", "every_amount_of_an_order_is_plausible"): _amounts("total"),
-    ("orders", "every_number_of_redeemed_points_is_plausible"): _one(redeemed="-1"),
+    ("orders", "no_amount_of_an_order_is_above_a_billion"): Planted(
+        rows=({"total": "1000000000.01"}, {"total": LARGEST})
+    ),
+    ("orders", "every_number_of_redeemed_points_is_plausible"): Planted(
+        rows=({"redeemed": "-1"}, {"redeemed": "2000000001"})
+    ),
     ("orders", "every_order_has_a_currency"): _one(currency=" "),
     ("orders", "every_currency_of_an_order_is_a_code"): _one(currency="E"),
     ("orders", "every_paid_order_has_a_time_of_payment"): Planted(
         rows=({"paid_at": None}, {"paid_at": None, "status": "refunded"})
     ),
+    ("orders", "every_order_has_a_time_of_change"): _one(updated_at=None),
     ("orders", "no_order_was_paid_in_the_future"): _one(paid_at=LATER),
     ("orders", "no_order_was_changed_in_the_future"): _one(updated_at=LATER),
     ("orders", "every_order_belongs_to_a_merchant"): _one(merchant_id="nobody", customer_id=None),
@@ -155,28 +170,37 @@ PLANTED: dict[tuple[str, str], Planted] = {
     ("payments", "every_currency_of_a_payment_is_a_code"): _one(currency="EURO"),
     ("payments", "every_captured_payment_has_a_time"): _one(captured_at=None),
     ("payments", "no_payment_is_from_the_future"): _one(captured_at=LATER),
+    ("payments", "no_paid_period_ends_before_it_begins"): _one(period_end="2025-12-31Z"),
+    ("payments", "no_paid_period_is_in_the_far_future"): Planted(
+        rows=({"period_end": IN_TEN_YEARS}, {"period_start": IN_TEN_YEARS, "period_end": None})
+    ),
     ("payments", "every_payment_belongs_to_a_merchant"): _one(
-        merchant_id="nobody", order_id=None, subscription_id=None
+        merchant_id="nobody", order_id=None, subscription_id=None, customer_id=None
     ),
     ("payments", "every_payment_of_an_order_has_its_order"): _one(order_id="none"),
     ("payments", "every_payment_of_a_subscription_has_its_subscription"): _one(subscription_id="none"),
+    ("payments", "every_payment_belongs_to_a_known_customer"): _one(customer_id="bob"),
     ("subscriptions", "no_subscription_is_there_twice"): _TWICE,
     ("subscriptions", "every_subscription_has_an_id"): _NO_ID,
     ("subscriptions", "every_subscription_has_a_known_status"): _one(status="odd"),
     ("subscriptions", "every_amount_of_a_subscription_is_plausible"): _amounts("amount"),
+    ("subscriptions", "every_amount_of_a_subscription_has_a_currency"): _one(currency=None),
     ("subscriptions", "every_currency_of_a_subscription_is_a_code"): _one(currency="EURO"),
     ("subscriptions", "every_subscription_has_a_time_of_creation"): _one(created_at=None),
     ("subscriptions", "no_subscription_is_from_the_future"): _one(created_at=LATER),
     ("subscriptions", "no_period_ends_before_it_begins"): _one(ends_at="2025-12-31Z"),
-    ("subscriptions", "no_period_ends_in_the_far_future"): _one(ends_at="2036-02-01Z"),
+    ("subscriptions", "no_period_ends_in_the_far_future"): _one(ends_at=IN_TEN_YEARS),
+    ("subscriptions", "no_cancellation_is_in_the_far_future"): _one(cancelled_at=IN_TEN_YEARS),
     # Its customer and plan are those of the same merchant that are planted above and below.
     ("subscriptions", "every_subscription_belongs_to_a_merchant"): _one(
         merchant_id="nobody",
         customer_id="every_customer_belongs_to_a_merchant 0",
         plan_id="every_plan_belongs_to_a_merchant 0",
+        order_id=None,
     ),
     ("subscriptions", "every_subscription_has_a_customer"): _one(customer_id=None),
     ("subscriptions", "every_subscription_belongs_to_a_known_customer"): _one(customer_id="bob"),
+    ("subscriptions", "every_order_of_a_subscription_is_there"): _one(order_id="none"),
     ("subscriptions", "every_subscription_has_its_plan"): Planted(rows=({"plan_id": "none"}, {"plan_id": None})),
     ("plans", "no_plan_is_there_twice"): _TWICE,
     ("plans", "every_plan_has_an_id"): _NO_ID,

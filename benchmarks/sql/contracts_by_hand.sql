@@ -8,14 +8,17 @@ SELECT
     ) AS no_order_is_there_twice,
     count(*) FILTER (WHERE length(o.order_id) < 1) AS every_order_has_an_id,
     count(*) FILTER (WHERE o.status = 'unrecognized') AS every_order_has_a_known_status,
-    count(*) FILTER (WHERE NOT (o.total_amount >= 0 AND o.total_amount <= 1000000000))
+    count(*) FILTER (WHERE NOT (o.total_amount >= 0 AND o.total_amount <= 1000000000000))
         AS every_amount_of_an_order_is_plausible,
-    count(*) FILTER (WHERE NOT (o.points_redeemed >= 0 AND o.points_redeemed <= 1000000000))
+    count(*) FILTER (WHERE o.total_amount > 1000000000 AND o.total_amount <= 1000000000000)
+        AS no_amount_of_an_order_is_above_a_billion,
+    count(*) FILTER (WHERE NOT (o.points_redeemed >= 0 AND o.points_redeemed <= 2000000000))
         AS every_number_of_redeemed_points_is_plausible,
     count(*) FILTER (WHERE o.currency IS NULL) AS every_order_has_a_currency,
     count(*) FILTER (WHERE o.currency !~ '^[A-Z]{3}$') AS every_currency_of_an_order_is_a_code,
     count(*) FILTER (WHERE o.paid_at IS NULL AND o.status IN ('paid', 'partially_refunded', 'refunded'))
         AS every_paid_order_has_a_time_of_payment,
+    count(*) FILTER (WHERE o.updated_at IS NULL) AS every_order_has_a_time_of_change,
     count(*) FILTER (WHERE o.paid_at > now() + interval '1 day') AS no_order_was_paid_in_the_future,
     count(*) FILTER (WHERE o.updated_at > now() + interval '1 day') AS no_order_was_changed_in_the_future,
     count(*) FILTER (WHERE m.merchant_id IS NULL) AS every_order_belongs_to_a_merchant,

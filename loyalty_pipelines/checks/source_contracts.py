@@ -8,16 +8,8 @@ import dagster as dg
 from loyalty_pipelines.assets.awards import RETRY_TRANSIENT, retrying_only_what_passes
 from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.contracts import load_contracts
-from loyalty_pipelines.domain.contracts import (
-    Checked,
-    CheckedView,
-    Contract,
-    ContractError,
-    Expectation,
-    Outcome,
-    Severity,
-    readable_check,
-)
+from loyalty_pipelines.domain.contracts import Checked, CheckedView, Contract, ContractError, Outcome, readable_check
+from loyalty_pipelines.domain.expectations import Expectation, Severity
 from loyalty_pipelines.resources.database import LedgerDatabase
 
 RUNBOOK = "source-contracts"
@@ -97,8 +89,9 @@ def _results(checked: CheckedView, selected: Sequence[str]) -> Iterator[dg.Asset
 
 
 def _result(checked: CheckedView, one: Checked) -> dg.AssetCheckResult:
-    # Where a view can't be read, its check of that says so, in red; that nobody knows the rest is not worse.
-    is_error = one.severity is Severity.ERROR and one.outcome is not Outcome.BROKEN
+    # Where a view can't be read, its check of that says so, in red, and the rest is no second problem. Where it can,
+    # what could not be checked is no better than an error, as on the command line.
+    is_error = checked.problem is None and (one.severity is Severity.ERROR or one.outcome is Outcome.BROKEN)
     return dg.AssetCheckResult(
         check_name=one.name,
         asset_key=_asset(checked.view),

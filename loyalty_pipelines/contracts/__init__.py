@@ -59,7 +59,7 @@ def _own_files() -> Mapping[str, Path]:
     named = os.environ.get(VARIABLE, "").strip()
     if not named:
         return {}
-    folder = Path(named)
+    folder = Path(named).expanduser()
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
     except OSError as error:

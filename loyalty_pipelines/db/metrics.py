@@ -13,6 +13,7 @@ from loyalty_pipelines.domain.metrics import METRICS, Measurements
 LIMIT_TIME = load("metrics/limit_time")
 INSTALLATION = load("metrics/installation")
 AWARDS = load("metrics/awards")
+POINT_UPDATES = load("metrics/point_updates")
 INBOX = load("metrics/inbox")
 QUEUE = load("metrics/queue")
 FINDINGS = load("metrics/findings")
@@ -76,6 +77,9 @@ class _Found:
             self._add_all("loyalty_award_orders", row, outcomes, prefix="orders_")
             self._add_all("loyalty_award_batch_seconds", row, statistics, prefix="", suffix="_award_seconds")
             self._add_all("loyalty_award_wait_seconds", row, statistics, prefix="", suffix="_wait_seconds")
+        for row in self._rows(POINT_UPDATES):
+            self._add("loyalty_point_updates", row.point_updates, row.merchant_id)
+            self._add("loyalty_point_updates_retried", row.point_updates_retried, row.merchant_id)
         for row in self._rows(INBOX):
             self._add("loyalty_inbox_orders", row.orders, row.merchant_id)
             self._add("loyalty_inbox_oldest_seconds", row.oldest_seconds, row.merchant_id)
@@ -131,6 +135,7 @@ class _Found:
     def liability(self, currencies: dict[str, str]) -> None:
         for row in self._rows(LIABILITY):
             self._add("loyalty_accounts", row.accounts, row.merchant_id)
+            self._add("loyalty_first_account_timestamp_seconds", row.first_account_at.timestamp(), row.merchant_id)
             self._add("loyalty_liability_points", row.points, row.merchant_id)
             if row.merchant_id in currencies:
                 self._add("loyalty_liability_amount", row.amount, row.merchant_id, currencies[row.merchant_id])

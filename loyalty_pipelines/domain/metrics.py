@@ -36,7 +36,7 @@ METRICS: Sequence[Metric] = (
     _of_merchants(
         "loyalty_award_orders",
         "Orders that award batches of the last hour looked at, by outcome: changed, unchanged, skipped (nothing to "
-        "award), queued (could not be decided), missing (gone from the shop).",
+        "award), queued (could not be decided, counted once), missing (gone from the shop).",
         "outcome",
     ),
     _of_merchants(
@@ -50,6 +50,11 @@ METRICS: Sequence[Metric] = (
         "longest.",
         "statistic",
     ),
+    _of_merchants(
+        "loyalty_point_updates",
+        "Orders and items of the reconciliation queue that were tried in the last hour, each counted once.",
+    ),
+    _of_merchants("loyalty_point_updates_retried", "Those of them that took more than one try."),
     Metric(
         name="loyalty_duplicate_awards",
         text="Orders that are awarded twice: open findings of class order_awarded_twice.",
@@ -81,7 +86,9 @@ METRICS: Sequence[Metric] = (
         "Mails to customers that have not left, by state: waiting (not tried yet), retrying, failed (given up).",
         "state",
     ),
-    _of_merchants("loyalty_mails_oldest_seconds", "How long the oldest mail that is still to be sent waits."),
+    _of_merchants(
+        "loyalty_mails_oldest_seconds", "How long the oldest mail waits that is still to be sent, or was given up."
+    ),
     _of_merchants(
         "loyalty_mails_settled",
         "What became of mails in the last hour: sent, failed, parked (nobody to reach) or void (not true any more).",
@@ -90,6 +97,7 @@ METRICS: Sequence[Metric] = (
     _of_merchants("loyalty_mails_retried", "Mails settled in the last hour that took more than one try."),
     # Liability
     _of_merchants("loyalty_accounts", "Accounts."),
+    _of_merchants("loyalty_first_account_timestamp_seconds", "When the merchant's first account was made."),
     _of_merchants("loyalty_liability_points", "Points that are owed: the sum of all balances."),
     _of_merchants(
         "loyalty_liability_amount", "What the owed points are worth, at the value of a point now.", "currency"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -107,11 +107,21 @@ def redeemed_totals(periods: Sequence[RedemptionPeriod]) -> list[RedeemedTotal]:
     return sorted(found, key=lambda one: (one.currency is None, -one.redemptions, one.currency or ""))
 
 
-def _redemption_page(report: RedemptionReport, *, run_id: str | None) -> ReportFile:
-    days = sorted({one.period_on for one in report.days})
-    spent = dict.fromkeys(days, 0)
-    for one in report.days:
+def spent_by_day(periods: Sequence[RedemptionPeriod], *, upto: date) -> dict[date, int]:
+    """Return the points redeemed on each day from the first one to `upto`, quiet ones, too."""
+    days = [one.period_on for one in periods]
+    if not days:
+        return {}
+    # Tomorrow may have begun for a merchant.
+    first, last = min(days), max(*days, upto)
+    spent = {first + timedelta(days=number): 0 for number in range((last - first).days + 1)}
+    for one in periods:
         spent[one.period_on] += one.spent_points
+    return spent
+
+
+def _redemption_page(report: RedemptionReport, *, run_id: str | None) -> ReportFile:
+    spent = spent_by_day(report.days, upto=report.as_of.date())
     by_day, by_month = (
         sorted(periods, key=lambda one: (-one.period_on.toordinal(), one.merchant_id))
         for periods in (report.days, report.months)
@@ -124,7 +134,7 @@ def _redemption_page(report: RedemptionReport, *, run_id: str | None) -> ReportF
         totals=redeemed_totals(report.days),
         days_svg=chart(
             columns(
-                [f"{one:%m-%d}" for one in days], list(map(float, spent.values())), title="Points", key="redemptions"
+                [f"{one:%m-%d}" for one in spent], list(map(float, spent.values())), title="Points", key="redemptions"
             )
         ),
         days=by_day[:ROWS_SHOWN],

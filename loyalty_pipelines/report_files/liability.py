@@ -135,12 +135,11 @@ def liability_page(report: LiabilityReport, *, run_id: str | None = None) -> Rep
 
 
 def _section(currency: str | None, members: Sequence[MerchantLiability], *, key: str) -> CurrencySection:
-    months = sorted({month.month_on for one in members for month in one.months})
-    closing = dict.fromkeys(months, Decimal(0))
+    closing = owed_by_month(members, currency)
+    months = list(closing)
     moved: dict[str, dict[date, int]] = {name: dict.fromkeys(months, 0) for name in COLUMNS}
     for one in members:
         for month in one.months:
-            closing[month.month_on] += one.worth(month.closing) or Decimal(0) if currency else month.closing
             for name, sign in COLUMNS.items():
                 moved[name][month.month_on] += sign * getattr(month, name)
     calendar = _calendar_of(currency, members)
@@ -152,7 +151,7 @@ def _section(currency: str | None, members: Sequence[MerchantLiability], *, key:
         months_svg=chart(
             line_and_bars(
                 [f"{one:%Y-%m}" for one in months],
-                [float(one) for one in closing.values()],
+                list(map(float, closing.values())),
                 {name: list(map(float, values.values())) for name, values in moved.items()},
                 line_title=f"Owed at the end of the month, {currency or 'points'}",
                 bars_title="What came and went, points",
@@ -170,6 +169,22 @@ def _section(currency: str | None, members: Sequence[MerchantLiability], *, key:
             )
         ),
     )
+
+
+def owed_by_month(members: Sequence[MerchantLiability], currency: str | None) -> dict[date, Decimal]:
+    """Return what is owed at the end of each month, in a currency or (None) in points.
+
+    Months of merchants in other time zones begin and end apart: a merchant counts in all of them.
+    """
+    found = dict.fromkeys(sorted({month.month_on for one in members for month in one.months}), Decimal(0))
+    for one in members:
+        closing = {month.month_on: month.closing for month in one.months}
+        # Before its first month it owed what that opens with, after its last one it owes what that closes with.
+        points = one.months[0].opening
+        for month_on in found:
+            points = closing.get(month_on, points)
+            found[month_on] += one.worth(points) or Decimal(0) if currency else points
+    return found
 
 
 def _calendar_of(currency: str | None, members: Sequence[MerchantLiability]) -> list[CalendarLine]:

@@ -21,7 +21,8 @@ from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss
-from loyalty_pipelines.domain.contracts import SAMPLE, SCHEMA, Contract, Expectation, Query, Severity, UniqueTogether
+from loyalty_pipelines.domain.contracts import SAMPLE, Contract
+from loyalty_pipelines.domain.expectations import SCHEMA, Expectation, Query, Severity, UniqueTogether
 
 # What failed is in its results; its log would repeat statements and values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
@@ -181,7 +182,9 @@ class GxView:
         )
 
     def _query(self, one: Query) -> str:
-        return one.values(self._as_of)["unexpected_rows_query"].replace("{batch}", f"{SCHEMA}.{self._contract.view}")
+        query = one.values(self._as_of)["unexpected_rows_query"].replace("{batch}", f"{SCHEMA}.{self._contract.view}")
+        # It is put into parentheses: a comment in its last line must not take the second one.
+        return f"{query}\n"
 
     def _rows(self, one: Expectation, result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if isinstance(one, Query):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from loyalty_pipelines.domain.errors import ConfigurationError, LoyaltyError
 
@@ -21,6 +21,8 @@ EXPECTED = "expected a folder such as /var/lib/loyalty/reports, or a URL such as
 LATEST = "latest.html"
 # Their folders have to be made; in a bucket there are none, and making one may make a bucket.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory")
+# Before the @ is a container, and no user.
+WITH_CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 # They can be read, not written.
 READ_ONLY = ("http", "https", "data", "github", "tar", "zip", "simplecache")
 
@@ -30,12 +32,12 @@ class ReportsUrlError(ConfigurationError):
 
 
 class ReportNotWrittenError(LoyaltyError):
-    """A report could not be written; what was written of it was removed again."""
+    """A report could not be written; what this attempt has added was removed again."""
 
     def __init__(self, *, place: str, reason: str) -> None:
         self.place = place
         super().__init__(
-            f"The report could not be written to {place}: {reason}. Nothing of it was left there. See that the place "
+            f"The report could not be written to {place}: {reason}. Nothing new was left there. See that the place "
             f"exists and may be written to ({VARIABLE}, --to), then run the report again."
         )
 
@@ -58,21 +60,26 @@ class ReportStore:
         """Write all files of a run to `<base>/<report>/<date>/<run_id>/`; return where each is, by name.
 
         `is_latest`: `<base>/<report>/latest.html` then leads there. Writing the same run again replaces its files.
-        Raises `ReportNotWrittenError`: nothing of the run is left then, and latest.html leads where it led before.
+        Raises `ReportNotWrittenError`: nothing that was not there before is left then, and latest.html leads where it
+        led before, which may be to an earlier attempt of the same run.
         """
         folder = self._base / _safe(report) / on.isoformat() / _safe(run_id)
         written: list[UPath] = []
+        new: list[UPath] = []
         try:
             self._make(folder)
             for file in files:
-                written.append(folder / file.name)
-                self._put(written[-1], file.content)
+                path = folder / file.name
+                if not self._is_there(path):
+                    new.append(path)
+                self._put(path, file.content)
+                written.append(path)
             if is_latest:
                 names = [f"{on.isoformat()}/{_safe(run_id)}/{file.name}" for file in files]
                 self._put(self._base / _safe(report) / LATEST, _signpost(names))
         # Drivers raise what their servers' libraries raise; what ends the process is not caught.
         except Exception as error:  # noqa: BLE001
-            self._remove(written)
+            self._remove(new)
             reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[0]
             raise ReportNotWrittenError(
                 place=self._without_secrets(str(folder)), reason=self._without_secrets(reason).removesuffix(".")
@@ -82,6 +89,12 @@ class ReportStore:
     def _make(self, folder: "UPath") -> None:
         if folder.protocol not in BUCKETS:
             folder.mkdir(parents=True, exist_ok=True)
+
+    def _is_there(self, path: "UPath") -> bool:
+        # Who may write may not be allowed to look.
+        with contextlib.suppress(Exception):
+            return path.fs.exists(path.path)
+        return False
 
     def _put(self, path: "UPath", content: bytes) -> None:
         if not _is_local(path.protocol):
@@ -133,11 +146,19 @@ def report_store(environment: Mapping[str, str], *, home: Path, url: str | None 
         raise ReportsUrlError(f"{name} begins with {parts.scheme}://, where nothing can be written: {EXPECTED}.")
     if not parts.netloc and not _is_local(parts.scheme) and parts.scheme != "memory":
         raise ReportsUrlError(f"{name} names no bucket or server after {parts.scheme}://: {EXPECTED}.")
+    return _opened(name, text, parts.scheme, secrets_of(parts))
+
+
+def secrets_of(parts: SplitResult) -> list[str]:
+    """Return what of a URL is nobody's to see, the longest first, so that no part of one is left."""
+    found = {parts.query}
     user_and_password = parts.netloc.rpartition("@")[0]
-    password = user_and_password.partition(":")[2]
-    # The longest first, so that no part of one is left.
-    found = {user_and_password, password, unquote(password), parts.query} - {""}
-    return _opened(name, text, parts.scheme, sorted(found, key=len, reverse=True))
+    _, colon, password = user_and_password.partition(":")
+    if colon:
+        found |= {password, unquote(password)}
+        if parts.scheme not in WITH_CONTAINERS:
+            found.add(user_and_password)
+    return sorted(found - {""}, key=len, reverse=True)
 
 
 def _opened(name: str, text: str, scheme: str, secrets: Sequence[str]) -> ReportStore:

@@ -26,16 +26,8 @@ from sqlalchemy import Connection, Engine
 from loyalty_pipelines.db.engine import reading
 from loyalty_pipelines.db.expiry import now
 from loyalty_pipelines.db.sources import require_mapping
-from loyalty_pipelines.domain.contracts import (
-    Checked,
-    CheckedView,
-    Contract,
-    ContractError,
-    Expectation,
-    Outcome,
-    Query,
-    in_words,
-)
+from loyalty_pipelines.domain.contracts import Checked, CheckedView, Contract, ContractError, Outcome, in_words
+from loyalty_pipelines.domain.expectations import Expectation, Query
 from loyalty_pipelines.domain.source_mapping import NoMappingError, SourceMapping
 from loyalty_pipelines.resources.gx_view import GxView, ViewUnreadableError, config_of, is_broken, why_broken
 

@@ -223,6 +223,17 @@ def test_a_month_begins_at_midnight_of_the_merchant(shop: Shop, zone: str) -> No
     assert months == {"02": 3, "03": 28, "05" if is_next else "04": 32}
 
 
+def test_a_closed_month_is_another_one_when_its_merchant_moves_to_another_time_zone(shop: Shop) -> None:
+    year = shop.value("SELECT extract(YEAR FROM now())::integer") - 1
+    insert(shop, "ann", "earned", 32, f"{year}-04-30T23:30:00Z")
+    shop.run("UPDATE sample_shop.merchants SET timezone = 'UTC'")
+    before = liability(shop)
+    shop.run(f"UPDATE sample_shop.merchants SET timezone = '{TOKYO}'")
+    after = liability(shop)
+    assert [f"{one.month_on:%m}" for found in (before, after) for one in found.months if one.earned] == ["04", "05"]
+    assert before.closing == after.closing == 32
+
+
 def test_months_before_those_shown_are_in_the_opening_and_a_quiet_month_has_its_line(shop: Shop) -> None:
     insert(shop, "ann", "earned", 100, "2001-05-05")
     insert(shop, "bob", "earned", 5, "now")

@@ -21,7 +21,8 @@ from loyalty_pipelines.contracts import load_contracts
 from loyalty_pipelines.db import sources
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.definitions import defs
-from loyalty_pipelines.domain.contracts import Checked, CheckedView, Outcome, Severity, parse_contract
+from loyalty_pipelines.domain.contracts import Checked, CheckedView, Outcome, parse_contract
+from loyalty_pipelines.domain.expectations import Severity
 from loyalty_pipelines.embedded import EmbeddedServer
 from loyalty_pipelines.resources.database import LedgerDatabase
 from tests import contract_shop
@@ -182,7 +183,7 @@ def test_a_clean_shop_meets_every_expectation(clean: Engine) -> None:
     assert [str(one.message) for one in warned] == [], "an operator's log would have them"
     assert [one for view in views.values() for one in view.results if one.outcome is not Outcome.PASSED] == []
     assert not any(view.has_errors for view in views.values())
-    assert views["orders"].text == "13 of 13 expectations of orders are met."
+    assert views["orders"].text == "15 of 15 expectations of orders are met."
 
 
 def test_only_counts_and_a_few_rows_leave_postgresql(found, statements: list[str]) -> None:
@@ -310,7 +311,7 @@ def test_what_needs_a_column_or_a_view_that_is_not_mapped_is_skipped(server: Emb
         ("subscriptions", "every_subscription_has_its_plan"): "Not checked: the source mapping has no plans to compare "
         "with.",
     }
-    assert views["payments"].text == "11 of 11 expectations of payments are met."
+    assert views["payments"].text == "14 of 14 expectations of payments are met."
 
 
 def test_no_personal_data_is_shown_whatever_a_contract_asks_for(clean: Engine, tmp_path: Path) -> None:
@@ -369,6 +370,7 @@ def test_no_personal_data_is_shown_whatever_a_contract_asks_for(clean: Engine, t
             "cannot execute nextval() in a read-only transaction",
         ),
         ("SELECT merchant_id, order_id FROM {batch} AS s WHERE s.totl > 1", "column s.totl does not exist"),
+        ("SELECT merchant_id, order_id FROM {batch}; SELECT 1", 'syntax error at or near ";"'),
     ],
 )
 def test_a_query_of_the_operator_that_can_not_run_breaks_nothing_else(clean: Engine, query: str, reason: str) -> None:
@@ -385,6 +387,35 @@ def test_a_query_of_the_operator_that_can_not_run_breaks_nothing_else(clean: Eng
     assert one["a_query_of_mine"].outcome is Outcome.BROKEN
     assert one["a_query_of_mine"].text == f"It can't be checked: {reason}."
     assert one["every_order_has_a_number"].outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize("end", ["", ";", " ; \n", "\n-- all of them", "\n-- all of them;", "; -- all\n-- of them\n"])
+def test_a_query_may_end_as_in_an_editor(clean: Engine, end: str) -> None:
+    query = f"SELECT merchant_id, order_id FROM {{batch}} WHERE order_id <> ';--'{end}"
+    contracts = own(
+        "orders",
+        expectation("there_is_no_order", expect="unexpected_rows_expectation", unexpected_rows_query=json.dumps(query)),
+    )
+    one = by_name(check(clean, contracts)["orders"])["there_is_no_order"]
+    assert (one.outcome, one.bad_rows, len(one.sample)) == (Outcome.FAILED, 2, 2), one.text
+
+
+def test_a_query_may_end_with_a_text_that_looks_like_an_end(clean: Engine) -> None:
+    query = "SELECT merchant_id, order_id FROM {batch} WHERE order_id <> ';--'"
+    contracts = own(
+        "orders",
+        expectation("there_is_no_order", expect="unexpected_rows_expectation", unexpected_rows_query=json.dumps(query)),
+    )
+    assert by_name(check(clean, contracts)["orders"])["there_is_no_order"].bad_rows == 2
+
+
+def test_time_zones_are_known_to_the_role_that_checks(server: EmbeddedServer) -> None:
+    with odd_shop(server) as engine:
+        options = {"options": "-c role=loyalty_pipeline"}
+        of_pipeline = connect(engine.url.update_query_dict(options).render_as_string(hide_password=False))
+        merchants = check(of_pipeline, ours("merchants"))["merchants"]
+        of_pipeline.dispose()
+    assert merchants.text == "5 of 5 expectations of merchants are met."
 
 
 def test_a_server_that_goes_away_is_nobodys_bad_data(clean: Engine) -> None:
@@ -417,7 +448,7 @@ def test_the_docs_are_a_site_and_nothing_else_is_written(
     assert (os.listdir(tmp_path), os.listdir(temporary)) == (["site"], [])
     pages = {path.stem: path.read_text() for path in (tmp_path / "site" / "validations").rglob("*.html")}
     assert list(pages) == ["orders"]
-    assert "The amount of every order is a number from 0 to a billion" in pages["orders"]
+    assert "The amount of every order is a number from 0 to 1,000,000,000,000" in pages["orders"]
     assert "order_id every_amount_of_an_order_is_plausible 0" in pages["orders"]
     assert "x@example.com" not in "".join(pages.values())
     blocked = tmp_path / "a file"
@@ -526,6 +557,46 @@ def test_warnings_leave_the_run_green_and_a_wrong_file_turns_it_red(spoilt, tmp_
     (only,) = result.get_asset_check_evaluations()
     assert (only.check_name, only.passed) == ("customers_can_be_checked", False)
     assert "customers.yaml has 1 problem" in (only.description or "")
+
+
+def test_an_expectation_that_can_not_be_checked_is_red_unless_its_whole_view_is(server: EmbeddedServer) -> None:
+    with odd_shop(server) as engine:
+        with engine.begin() as conn:
+            conn.execute(
+                text(
+                    'CREATE OR REPLACE VIEW loyalty_source.plans AS SELECT merchant_id COLLATE "C" AS merchant_id, '
+                    'id COLLATE "C" AS plan_id, name COLLATE "C" AS name, CAST(name AS numeric) AS amount, '
+                    'currency COLLATE "C" AS currency, "interval" COLLATE "C" AS "interval", '
+                    "false AS allows_multiple FROM odd.plans"
+                )
+            )
+        result = run(engine, checks_of(ours("plans")))
+        found = evaluations(result)
+        assert found["plans_can_be_checked"].passed
+        (broken,) = [one for one in found.values() if not one.passed]
+        assert (broken.check_name, broken.severity) == (
+            "every_amount_of_a_plan_is_plausible",
+            dg.AssetCheckSeverity.ERROR,
+        )
+        assert (broken.description or "").startswith("It can't be checked: invalid input syntax")
+        assert not result.success, "an error that nobody could look for is no better than one"
+        with engine.begin() as conn:
+            conn.execute(text("DROP TABLE odd.plans CASCADE"))
+        found = evaluations(run(engine, checks_of(ours("plans"))))
+        assert not found["plans_can_be_checked"].passed
+        red = [name for name, one in found.items() if not one.passed and one.severity is dg.AssetCheckSeverity.ERROR]
+        assert red == ["plans_can_be_checked"], "the view is one problem, not one for each of its expectations"
+
+
+def test_a_warning_that_can_not_be_checked_is_red_as_on_the_command_line(clean: Engine) -> None:
+    query = "SELECT merchant_id, order_id FROM {batch} AS s WHERE s.totl > 1"
+    contracts = own(
+        "orders",
+        expectation("it_has_a_typo", expect="unexpected_rows_expectation", unexpected_rows_query=query,
+                    severity="warning"),
+    )  # fmt: skip
+    found = evaluations(run(clean, checks_of(contracts)))
+    assert (found["it_has_a_typo"].passed, found["it_has_a_typo"].severity) == (False, dg.AssetCheckSeverity.ERROR)
 
 
 def test_what_is_skipped_is_green_and_says_that_it_was_not_checked(shop: Shop) -> None:

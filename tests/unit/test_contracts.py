@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 
 from loyalty_pipelines.contracts import load_contract, load_contracts
-from loyalty_pipelines.domain.contracts import (
-    Contract,
-    ContractError,
-    Expectation,
-    Group,
-    Severity,
-    parse_contract,
-    readable_check,
-)
+from loyalty_pipelines.domain.contracts import Contract, ContractError, parse_contract, readable_check
+from loyalty_pipelines.domain.expectations import Expectation, Group, Severity
 from loyalty_pipelines.domain.source_fields import SOURCE_RELATIONS
+from loyalty_pipelines.processes import contracts_environment
 
 NOT_NULL = {"expect": "expect_column_values_to_not_be_null", "column": "order_id"}
 BETWEEN = {"expect": "expect_column_values_to_be_between", "column": "total_amount", "max_value": "1"}
@@ -243,6 +237,28 @@ def test_an_operators_file_stands_in_for_ours(tmp_path: Path, monkeypatch: pytes
     assert (load_contract("orders").is_own, load_contract("orders").expectations) == (True, ())
     assert load_contract("orders").file == str(tmp_path / "orders.yaml")
     assert not load_contract("plans").is_own
+
+
+def test_a_folder_of_ones_own_is_found_from_where_dagster_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "orders.yaml").write_text("expectations: []\n")
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOYALTY_CONTRACTS", "mine")
+    assert load_contract("orders").is_own
+    found = contracts_environment()
+    monkeypatch.chdir(tmp_path / "dagster")
+    monkeypatch.setenv("LOYALTY_CONTRACTS", found["LOYALTY_CONTRACTS"])
+    assert load_contract("orders").file == str(tmp_path / "mine" / "orders.yaml")
+    monkeypatch.setenv("LOYALTY_CONTRACTS", " ")
+    assert contracts_environment() == {}
+
+
+def test_a_folder_may_be_named_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "orders.yaml").write_text("expectations: []\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOYALTY_CONTRACTS", "~")
+    assert load_contract("orders").is_own
 
 
 def test_a_wrong_file_takes_no_other_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,32 @@ from typing import Any
 import pytest
 import yaml
 
+from loyalty_pipelines.checks.awards import LagConfig, MissingConfig
+from loyalty_pipelines.checks.expiry import LateConfig
+from loyalty_pipelines.checks.integrity import ProofAgeConfig
+from loyalty_pipelines.checks.notifications import MailAgeConfig
+from loyalty_pipelines.checks.reconciliation_queue import QueueAgeConfig
+from loyalty_pipelines.domain.alert_table import parse_alert_table
+from loyalty_pipelines.domain.alerts import State
+from loyalty_pipelines.domain.integrity import CHECK_FAILED, CLASSES, PROOFS
 from loyalty_pipelines.domain.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 ALERTS = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
+BY_NAME = {rule["alert"]: rule for rule in ALERTS}
+TABLE = parse_alert_table((ROOT / "docs" / "alerts.md").read_text())
+# What Dagster has neither a check nor a job of.
+OF_PROMETHEUS_ALONE = {
+    "LoyaltyAwardSuccessLow",
+    "LoyaltyRetriesMany",
+    "LoyaltyAwardsSlow",
+    "LoyaltySweepLate",
+    "LoyaltyMetricsStale",
+    "LoyaltyShopNotReadable",
+    "LoyaltyOldSnapshot",
+}
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text()
 METRIC = re.compile(r"\bloyalty_[a-z0-9_]+\b(?!\.)")
 LABELS = {metric.name: set(metric.labels) for metric in METRICS}
@@ -45,7 +65,7 @@ def test_an_expression_has_only_metrics_and_labels_that_there_are(where: str, ex
         assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= LABELS[name], where
     grouped = {
         label.strip() for group in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression) for label in group.split(",")
-    }
+    } - {""}
     assert grouped <= set().union(*(LABELS[name] for name in used)), where
 
 
@@ -62,7 +82,7 @@ def test_every_metric_is_documented_with_its_labels() -> None:
 
 def test_every_alert_is_documented_with_its_severity_and_runbook() -> None:
     documented = {name.strip("`"): (severity, re.findall(r"\((.*)\)", see)[0])
-                  for name, severity, _, see in rows("What each alert means")}  # fmt: skip
+                  for name, severity, _, _, see in rows("What each alert means")}  # fmt: skip
     assert documented == {
         rule["alert"]: (
             rule["labels"]["severity"],
@@ -70,6 +90,57 @@ def test_every_alert_is_documented_with_its_severity_and_runbook() -> None:
         )
         for rule in ALERTS
     }
+
+
+def test_an_alert_is_as_bad_as_the_checks_and_jobs_of_dagster_that_say_the_same() -> None:
+    said = {name.strip("`"): says for name, _, _, says, _ in rows("What each alert means")}
+    assert {name for name, says in said.items() if says == "-"} == OF_PROMETHEUS_ALONE
+    for alert, says in said.items():
+        *names, color = re.findall(r"`(\w+)`", says) + says.split(" ")[-1:]
+        for name in names:
+            assert name in TABLE.rows, f"{alert}: docs/alerts.md has no {name}"
+            assert TABLE.rows[name].severity(State(color)) == BY_NAME[alert]["labels"]["severity"], (alert, name)
+
+
+def test_an_alert_about_findings_is_as_bad_as_the_check_of_their_class() -> None:
+    expected = {name: TABLE.rows[proof.sentence].red for proof in PROOFS for name in proof.classes}
+    expected[CHECK_FAILED] = TABLE.rows["every_merchant_was_proved_lately"].red
+    # Of a proof that there is not yet, as in the table's last row.
+    expected["of_another_proof"] = TABLE.default.red
+    found = dict.fromkeys(expected, "")
+    for alert in ("LoyaltyBalancesWrong", "LoyaltyFindings"):
+        ((matches, pattern),) = re.findall(r'class(=~|!~)"([^"]*)"', BY_NAME[alert]["expr"])
+        for name in found:
+            if bool(re.fullmatch(pattern, name)) is (matches == "=~"):
+                assert not found[name], f"two alerts for {name}"
+                found[name] = BY_NAME[alert]["labels"]["severity"]
+    # It has an alert of its own, of whatever severity its findings are.
+    assert not found.pop("order_awarded_twice")
+    assert BY_NAME["LoyaltyDuplicateAwards"]["labels"]["severity"] == expected.pop("order_awarded_twice")
+    assert found == expected
+    assert set(CLASSES) <= {*expected, "order_awarded_twice"}
+
+
+@pytest.mark.parametrize(
+    ("alert", "threshold"),
+    [
+        ("LoyaltyOrdersMissing", MissingConfig().max_percent / 100),
+        ("LoyaltyOrdersWaitLong", LagConfig().max_minutes * 60),
+        ("LoyaltyQueueOld", QueueAgeConfig().warn_after_minutes * 60),
+        ("LoyaltyQueueVeryOld", QueueAgeConfig().fail_after_hours * 3600),
+        ("LoyaltyIntegrityLate", ProofAgeConfig().max_hours * 3600),
+        ("LoyaltyExpiryLate", LateConfig().max_hours * 3600),
+        ("LoyaltyMailsWaitLong", MailAgeConfig().warn_after_minutes * 60),
+        ("LoyaltyMailsWaitVeryLong", MailAgeConfig().fail_after_hours * 3600),
+    ],
+)
+def test_an_alert_fires_from_where_its_check_does(alert: str, threshold: float) -> None:
+    (compared,) = re.findall(r"> ([\d.]+)(?: \* (\d+))?(?=\s|$)", re.split(r"\band\b", BY_NAME[alert]["expr"])[0])
+    assert float(compared[0]) * float(compared[1] or 1) == threshold
+
+
+def test_orders_that_are_missing_are_a_share_of_all_as_in_their_check() -> None:
+    assert "by (merchant)" not in BY_NAME["LoyaltyOrdersMissing"]["expr"]
 
 
 def test_no_metric_has_a_label_that_prometheus_or_the_pushgateway_overwrites() -> None:

@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ET
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -22,8 +24,8 @@ from loyalty_pipelines.domain.liability import (
 )
 from loyalty_pipelines.domain.money import rounded, worth
 from loyalty_pipelines.processes import reports_environment
-from loyalty_pipelines.report_files.activity import activity_files, redemption_files
-from loyalty_pipelines.report_files.liability import liability_files
+from loyalty_pipelines.report_files.activity import activity_files, redemption_files, spent_by_day
+from loyalty_pipelines.report_files.liability import liability_files, owed_by_month
 from loyalty_pipelines.report_files.tables import ReportFile, cell
 from loyalty_pipelines.resources.report_store import (
     VARIABLE,
@@ -31,6 +33,7 @@ from loyalty_pipelines.resources.report_store import (
     ReportStore,
     ReportsUrlError,
     report_store,
+    secrets_of,
 )
 
 AS_OF = datetime(2026, 11, 21, 4, tzinfo=UTC)
@@ -40,15 +43,23 @@ SCRIPT = "<script>alert('x')</script>"
 TWO = [ReportFile(name="a.csv", content=b"1"), ReportFile(name="b.html", content=b"2")]
 
 
-def merchant(merchant_id: str, *, currency: str | None = "EUR", points: int = 1000, more: int = 0) -> MerchantLiability:
-    """A merchant that owes points, with a balance that has `more`."""
+def merchant(
+    merchant_id: str,
+    *,
+    currency: str | None = "EUR",
+    points: int = 1000,
+    more: int = 0,
+    month_on: date = date(2026, 11, 1),
+    months: int = 24,
+) -> MerchantLiability:
+    """A merchant that owes points, with a balance that has `more`; its present month is `month_on`."""
     known = ReportedMerchant(
         merchant_id=merchant_id,
         currency=currency,
         point_value_amount=Decimal("0.01"),
         is_expiring=True,
         timezone="Europe/Luxembourg",
-        month_on=date(2026, 11, 1),
+        month_on=month_on,
         since_at=AS_OF - timedelta(days=740),
     )
     movements = [
@@ -58,7 +69,7 @@ def merchant(merchant_id: str, *, currency: str | None = "EUR", points: int = 10
     bucket = BalanceBucket(
         bucket="month", month_on=date(2027, 3, 1), accounts=3, balance=points + more, free=points + more, held=0, debt=0
     )
-    return liability_of(known, movements, [bucket])
+    return liability_of(known, movements, [bucket], months=months)
 
 
 def liability(*merchants: MerchantLiability) -> dict[str, str]:
@@ -151,27 +162,63 @@ def test_the_same_report_is_the_same_file() -> None:
 
 def test_an_empty_report_is_a_page_too() -> None:
     assert "Points liability" in liability()["liability.html"]
-    redeemed = RedemptionReport(as_of=AS_OF, present_months={}, days=[], months=[])
-    assert len(redemption_files(redeemed)) == 3
+    assert len(redemption_files(RedemptionReport(as_of=AS_OF, present_months={}, days=[], months=[]))) == 3
+
+
+def redeemed(name: str = "a", on: date = TODAY, *, currency: str | None = "EUR", amount: str | None = "1.10"):
+    """100 points that a customer has redeemed at a merchant on a day."""
+    return RedemptionPeriod(
+        merchant_id=name,
+        currency=currency,
+        period_on=on,
+        redemptions=1,
+        customers=1,
+        spent_points=100,
+        amount=None if amount is None else Decimal(amount),
+        restored_points=0,
+        earned_points=0,
+        holds_released=0,
+        holds_expired=0,
+    )
+
+
+def test_what_is_owed_does_not_drop_on_the_first_of_a_month_where_it_has_begun_for_some() -> None:
+    # A year is shown; for b it is December already, and its year begins a month later.
+    a, b = merchant("a", months=1), merchant("b", points=50, month_on=date(2026, 12, 1), months=1)
+    assert owed_by_month([a, b], "EUR") == {
+        date(2026, 10, 1): Decimal("10.10") + Decimal("0.60"),
+        date(2026, 11, 1): Decimal("10.50"),
+        date(2026, 12, 1): Decimal("10.50"),
+    }
+    assert owed_by_month([a, b], None) == {date(2026, 10, 1): 1070, date(2026, 11, 1): 1050, date(2026, 12, 1): 1050}
+
+
+def test_before_its_first_entry_a_merchant_owes_nothing() -> None:
+    a, new = merchant("a"), liability_of(merchant("new").merchant, [], [])
+    assert list(owed_by_month([a, new], None).values()) == [1010, 1010, 1000]
+    assert list(owed_by_month([new], None).values()) == [0]
+
+
+def test_days_on_which_nothing_was_redeemed_are_in_the_chart() -> None:
+    days = [redeemed(on=date(2026, 11, 16)), redeemed("b", on=date(2026, 11, 16)), redeemed(on=date(2026, 11, 19))]
+    assert list(spent_by_day(days, upto=TODAY).items()) == [
+        (date(2026, 11, 16), 200),
+        (date(2026, 11, 17), 0),
+        (date(2026, 11, 18), 0),
+        (date(2026, 11, 19), 100),
+        (date(2026, 11, 20), 0),
+        (date(2026, 11, 21), 0),
+    ]
+    # Where tomorrow has begun.
+    assert list(spent_by_day([redeemed(on=date(2026, 11, 22))], upto=TODAY)) == [date(2026, 11, 22)]
+    assert spent_by_day([], upto=TODAY) == {}
+    report = RedemptionReport(as_of=AS_OF, present_months={}, days=days, months=days)
+    page = next(file for file in redemption_files(report) if file.name == "redemptions.html").content.decode()
+    assert [day for day in ("11-17", "11-20", "11-21") if f">{day}</text>" not in page] == []
 
 
 def test_redemptions_are_summed_by_currency() -> None:
-    days = [
-        RedemptionPeriod(
-            merchant_id=name,
-            currency=currency,
-            period_on=TODAY,
-            redemptions=1,
-            customers=1,
-            spent_points=100,
-            amount=amount,
-            restored_points=0,
-            earned_points=0,
-            holds_released=0,
-            holds_expired=0,
-        )
-        for name, currency, amount in (("a", "EUR", Decimal("1.10")), ("b", "EUR", Decimal("2.20")), ("c", None, None))
-    ]
+    days = [redeemed(), redeemed("b", amount="2.20"), redeemed("c", currency=None, amount=None)]
     report = RedemptionReport(as_of=AS_OF, present_months={}, days=days, months=days)
     page = next(file for file in redemption_files(report) if file.name == "redemptions.html").content.decode()
     assert '<div class="big">3.30 <span class="unit">EUR</span></div>' in page
@@ -227,6 +274,27 @@ def test_a_bucket_takes_reports_by_its_url() -> None:
     MemoryFileSystem.store.clear()
 
 
+@pytest.mark.parametrize("url", ["{here}/reports", "memory://again/reports"])
+def test_a_second_attempt_that_fails_leaves_what_the_first_has_written(url: str, tmp_path: Path) -> None:
+    store = report_store({}, home=tmp_path, url=url.format(here=tmp_path))
+    store.write("r", TWO, on=TODAY, run_id="run-1", is_latest=True)
+    page = store._base / "r" / "2026-11-21" / "run-1" / "b.html"
+    too_long = ReportFile(name="x" * 300, content=b"")
+    put = store._put
+
+    def refusing(path: Any, content: bytes) -> None:
+        if path.name == too_long.name:
+            raise OSError("no room")
+        put(path, content)
+
+    store._put = refusing  # type: ignore[method-assign]
+    with pytest.raises(ReportNotWrittenError):
+        store.write("r", [*TWO, ReportFile(name="c.csv", content=b"3"), too_long], on=TODAY, run_id="run-1")
+    assert page.read_bytes() == b"2", "latest.html leads there"
+    assert not page.with_name("c.csv").exists()
+    MemoryFileSystem.store.clear()
+
+
 class FullBucket(MemoryFileSystem):
     """A bucket that takes no more than one object, and says its own password."""
 
@@ -242,7 +310,7 @@ def test_a_bucket_that_refuses_is_a_clear_error_and_leaves_nothing() -> None:
     store = ReportStore(base, ["user:pa%40ss", "pa%40ss", "pa@ss"])
     with pytest.raises(ReportNotWrittenError) as caught:
         store.write("points_liability", TWO, on=TODAY, run_id="run-1")
-    assert "quota of *** and *** is used up. Nothing of it was left there" in str(caught.value)
+    assert "quota of *** and *** is used up. Nothing new was left there" in str(caught.value)
     assert MemoryFileSystem.store == {}
 
 
@@ -282,6 +350,28 @@ def test_a_place_that_cannot_be_used_is_said_without_its_password(url: str, said
         report_store({VARIABLE: url}, home=Path("/nowhere"))
     assert said in str(caught.value) and VARIABLE in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("abfs://reports@account.dfs.core.windows.net/x", []),
+        ("abfss://reports@account.dfs.core.windows.net/x?sig=SECRET", ["sig=SECRET"]),
+        ("wasbs://reports@account.blob.core.windows.net/x", []),
+        ("abfs://reports:SECRET@account.dfs.core.windows.net/x", ["SECRET"]),
+        ("sftp://backup@host/x", []),
+        ("s3://KEY:p%40ss@bucket/x", ["KEY:p%40ss", "p%40ss", "p@ss"]),
+        ("s3://KEY:@bucket/x", ["KEY:"]),
+        ("s3://bucket/x", []),
+    ],
+)
+def test_a_container_and_a_user_are_no_secrets(url: str, secrets: list[str]) -> None:
+    assert secrets_of(urlsplit(url)) == secrets
+
+
+def test_a_place_with_a_user_alone_is_shown_as_it_is() -> None:
+    store = report_store({}, home=Path("/nowhere"), url="memory://reports@account/reports")
+    assert store.place == "memory://reports@account/reports"
 
 
 def test_the_place_is_shown_without_user_and_password() -> None:

@@ -13,8 +13,39 @@ COMMENT ON COLUMN loyalty.award_batches.award_seconds IS
 COMMENT ON COLUMN loyalty.award_batches.oldest_enqueued_at IS
 'Since when the order that waited longest was in the inbox. NULL before revision 0007.';
 
+-- What was settled lately, among all that ever was.
+CREATE INDEX reconciliation_queue_settled ON loyalty.reconciliation_queue (resolved_at) WHERE resolved_at IS NOT NULL;
+
 -- Given up, among millions that are parked because nobody can be reached.
 CREATE INDEX notifications_failed ON loyalty.notifications (merchant_id, waits_since) WHERE status = 'failed';
+
+CREATE VIEW loyalty.recent_queue_items AS
+-- Two parts, an index for each.
+SELECT
+    o.merchant_id,
+    o.operation,
+    o.attempts,
+    o.tries,
+    o.created_at,
+    o.last_seen_at,
+    o.resolved_at,
+    o.resolved_by
+FROM loyalty.reconciliation_queue AS o
+WHERE o.resolved_at IS NULL
+UNION ALL
+SELECT
+    s.merchant_id,
+    s.operation,
+    s.attempts,
+    s.tries,
+    s.created_at,
+    s.last_seen_at,
+    s.resolved_at,
+    s.resolved_by
+FROM loyalty.reconciliation_queue AS s
+WHERE s.resolved_at > now() - interval '1 hour';
+COMMENT ON VIEW loyalty.recent_queue_items IS
+'Items of the reconciliation queue that are open, or were settled within the last hour.';
 
 CREATE VIEW loyalty.metrics_awards AS
 SELECT
@@ -22,7 +53,8 @@ SELECT
     count(*) AS batches,
     sum(timed.orders_changed) AS orders_changed,
     sum(timed.orders_unchanged) AS orders_unchanged,
-    sum(timed.orders_queued) AS orders_queued,
+    -- Not what the batches say: they count an order again with each try, and the queue tries it by itself.
+    coalesce(max(queued.orders), 0) AS orders_queued,
     -- Those that were gone are a part of those that were skipped.
     sum(timed.orders_skipped - timed.orders_missing) AS orders_skipped,
     sum(timed.orders_missing) AS orders_missing,
@@ -40,9 +72,45 @@ FROM (
     -- award_batches_by_time. An hour, so that a scrape costs the same however long the history is.
     WHERE b.recorded_at > now() - interval '1 hour'
 ) AS timed
+LEFT JOIN (
+    SELECT
+        q.merchant_id,
+        count(*) AS orders
+    FROM loyalty.recent_queue_items AS q
+    WHERE q.operation = 'award' AND q.created_at > now() - interval '1 hour'
+    GROUP BY q.merchant_id
+) AS queued ON timed.merchant_id = queued.merchant_id
 GROUP BY timed.merchant_id;
 COMMENT ON VIEW loyalty.metrics_awards IS
-'What the award batches of the last hour did and how long they took; an order that is looked at twice counts twice.';
+'What the award batches of the last hour did and how long they took. An order that is looked at twice counts twice, but one
+without a decision is queued once.';
+
+CREATE VIEW loyalty.metrics_point_updates AS
+SELECT
+    u.merchant_id,
+    sum(u.point_updates) AS point_updates,
+    sum(u.retried) AS point_updates_retried
+FROM (
+    SELECT
+        b.merchant_id,
+        b.orders_changed + b.orders_unchanged + b.orders_skipped AS point_updates,
+        0 AS retried
+    FROM loyalty.award_batches AS b
+    WHERE b.recorded_at > now() - interval '1 hour'
+    UNION ALL
+    SELECT
+        q.merchant_id,
+        -- An order that was decided in the end is in its batch.
+        CASE WHEN q.operation = 'award' AND q.resolved_at IS NOT NULL THEN 0 ELSE 1 END,
+        -- What is settled from the queue had its first try before it was put there.
+        CASE WHEN q.attempts > 1 OR q.tries > 0 OR q.resolved_at IS NOT NULL THEN 1 ELSE 0 END
+    FROM loyalty.recent_queue_items AS q
+    -- What a person settles is no try.
+    WHERE q.resolved_by IS NULL AND (q.resolved_at IS NOT NULL OR q.last_seen_at > now() - interval '1 hour')
+) AS u
+GROUP BY u.merchant_id;
+COMMENT ON VIEW loyalty.metrics_point_updates IS
+'Orders and queue items that were tried in the last hour, and those of them that took more than one try.';
 
 CREATE VIEW loyalty.metrics_inbox AS
 SELECT
@@ -93,7 +161,8 @@ SELECT
     count(*) FILTER (WHERE n.status = 'pending' AND n.attempts = 0) AS mails_waiting,
     count(*) FILTER (WHERE n.status = 'pending' AND n.attempts > 0) AS mails_retrying,
     count(*) FILTER (WHERE n.status = 'failed') AS mails_failed,
-    extract(EPOCH FROM now() - min(n.waits_since) FILTER (WHERE n.status = 'pending')) AS oldest_seconds
+    -- Those that were given up wait for a person, as in sql/notifications/undelivered.sql.
+    extract(EPOCH FROM now() - min(n.waits_since)) AS oldest_seconds
 FROM (
     -- Two parts, an index for each.
     SELECT
@@ -133,12 +202,14 @@ CREATE VIEW loyalty.metrics_liability AS
 SELECT
     a.merchant_id,
     a.accounts,
+    a.first_account_at,
     a.points,
     a.points * p.point_value_amount AS amount
 FROM (
     SELECT
         one.merchant_id,
         count(*) AS accounts,
+        min(one.created_at) AS first_account_at,
         sum(one.balance) AS points
     FROM loyalty.accounts AS one
     GROUP BY one.merchant_id
@@ -306,7 +377,8 @@ COMMENT ON VIEW loyalty.metrics_installation IS
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT SELECT ON
-loyalty.metrics_awards, loyalty.metrics_inbox, loyalty.metrics_queue, loyalty.metrics_findings,
+loyalty.recent_queue_items, loyalty.metrics_awards, loyalty.metrics_point_updates, loyalty.metrics_inbox,
+loyalty.metrics_queue, loyalty.metrics_findings,
 loyalty.metrics_mails_undelivered, loyalty.metrics_mails_settled, loyalty.metrics_liability, loyalty.metrics_merchants,
 loyalty.metrics_installation, loyalty.last_successes
 TO loyalty_pipeline, loyalty_reader;
