@@ -471,6 +471,27 @@ def test_a_merchant_that_cannot_be_proved_is_a_finding_and_the_others_are_proved
         assert unproved(conn, hours=26) == []
 
 
+def test_a_merchant_that_cannot_be_proved_is_tried_in_full_each_hour_until_that_succeeds(history: Shop) -> None:
+    proved(history)
+    begin_anew(history)
+    next_seq = history.account("cat").next_seq
+    # An account without new entries: the hour's proof has no reason to look at it.
+    corrupt(
+        history,
+        "ALTER TABLE loyalty.accounts DROP CONSTRAINT accounts_seq_starts_at_one",
+        "UPDATE loyalty.accounts SET next_seq = -9223372036854775808 WHERE customer_id = 'cat'",
+    )
+    for is_full in (True, False, False):
+        (failed,) = prove(history.engine, is_full=is_full, run_id="proof")
+        assert (failed.is_full, "out of range" in (failed.failure or "")) == (True, True)
+    (one,) = found(history, classes=[CHECK_FAILED])
+    assert (one.times_seen, one.closed_at) == (3, None)
+    history.run("UPDATE loyalty.accounts SET next_seq = :next_seq WHERE customer_id = 'cat'", next_seq=next_seq)
+    for is_full in (True, False):
+        (done,) = proved(history, is_full=False)
+        assert (done.is_full, found(history)) == (is_full, [])
+
+
 def test_a_merchant_is_late_when_its_full_proof_is_and_never_before_it_had_accounts_for_so_long(history: Shop) -> None:
     def late() -> list[str]:
         with reading(history.engine) as conn:
