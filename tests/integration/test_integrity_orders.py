@@ -111,6 +111,66 @@ def test_an_order_accounted_for_on_another_account_costs_what_it_moves(ordered: 
     assert named(ordered) == {("order_points_differ", "o1", 100)}
 
 
+# --- whose redemption it is ---
+
+
+def move_hold(shop: Shop, customer: str) -> None:
+    corrupt(
+        shop,
+        "UPDATE loyalty.holds SET account_id = (SELECT account_id FROM loyalty.accounts WHERE customer_id = :customer)",
+        customer=customer,
+    )
+
+
+@pytest.mark.parametrize("is_given_back", [False, True])
+def test_a_redemption_on_the_account_of_another_customer_is_found(ordered: Shop, is_given_back: bool) -> None:
+    ordered.order("o2", 10, customer="bob")
+    ordered.award()
+    ordered.run("SELECT loyalty.redeem_points('m1', 'ann', 'r1', 40)")
+    if is_given_back:
+        ordered.run("SELECT loyalty.release_points('m1', 'r1')")
+    assert named(ordered) == set()
+    move_hold(ordered, "bob")
+    assert named(ordered) == {("redemption_differs", "r1", 40)}
+    (one,) = found(ordered)
+    ann, bob = (ordered.account(name).account_id for name in ("ann", "bob"))
+    assert (one.evidence["account_of_entries"], one.evidence["account_of_hold"]) == (ann, bob)
+    move_hold(ordered, "ann")
+    assert named(ordered) == set()
+
+
+def test_a_redemption_goes_along_with_a_chain_of_merges_and_is_missed_elsewhere(ordered: Shop) -> None:
+    ordered.run("SELECT loyalty.redeem_points('m1', 'ann', 'r1', 40)")
+    ordered.order("o2", 10, customer="bob")
+    ordered.order("o3", 10, customer="cat")
+    ordered.award()
+    for customer, into in (("ann", "bob"), ("bob", "cat")):
+        merge(ordered, customer, into)
+        assert named(ordered) == set()
+    move_hold(ordered, "bob")
+    assert named(ordered) == {("redemption_differs", "r1", 40)}
+
+
+def test_a_redemption_stays_where_a_merge_that_was_parted_by_hand_has_left_it(ordered: Shop) -> None:
+    """As docs/accounts.md says: redemptions stay with the one who was merged into."""
+    ordered.run("SELECT loyalty.redeem_points('m1', 'ann', 'r1', 40)")
+    merge(ordered, "ann", "bob")
+    ordered.run("DELETE FROM loyalty.merged_customers")
+    ordered.run("UPDATE loyalty.accounts SET is_active = true")
+    assert named(ordered) == set()
+
+
+def test_an_order_that_another_customer_redeems_for_after_it_was_given_back_is_that_ones(ordered: Shop) -> None:
+    ordered.order("o2", 100, customer="bob")
+    ordered.award()
+    ordered.run("SELECT loyalty.redeem_points('m1', 'ann', 'r1', 40)")
+    ordered.run("SELECT loyalty.release_points('m1', 'r1')")
+    ordered.run("SELECT loyalty.reserve_points('m1', 'bob', 'r1', 40)")
+    assert named(ordered) == set()
+    ordered.run("SELECT loyalty.release_points('m1', 'r1')")
+    assert named(ordered) == set()
+
+
 # --- what a damaged merchant costs ---
 
 MANY = 400
