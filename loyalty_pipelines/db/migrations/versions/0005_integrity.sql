@@ -263,11 +263,12 @@ CREATE FUNCTION loyalty.date_problem(
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $function$
     -- What is wrong with the date of an account with points: none, before the rule's, or after it though nobody was told.
-    -- Most dates are right: that is asked first.
+    -- Where points never expire any date is too early. Most dates are right: that is asked first.
     SELECT CASE
         WHEN NOT is_active OR balance <= 0 OR last_activity_at IS NULL THEN NULL
-        WHEN expires_at IS NULL THEN 'date_missing'
         WHEN expires_at = loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN NULL
+        WHEN coalesce(points_expiration_days, 0) <= 0 THEN CASE WHEN expires_at IS NOT NULL THEN 'date_too_early' END
+        WHEN expires_at IS NULL THEN 'date_missing'
         WHEN expires_at < loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN 'date_too_early'
         WHEN warned_for IS DISTINCT FROM expires_at THEN 'date_too_late'
     END
@@ -283,8 +284,8 @@ CROSS JOIN LATERAL loyalty.merchant_terms(k.merchant_id) AS t
 WHERE k.is_complete
     AND k.is_program_active
     AND t.is_program_active
-    AND k.points_expiration_days > 0
-    AND t.points_expiration_days = k.points_expiration_days
+    -- NULL, like 0: never.
+    AND greatest(t.points_expiration_days, 0) = greatest(k.points_expiration_days, 0)
     AND k.timezone = CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END
     -- A version that came and was taken back since has left dates that are not of these terms, as in sql/expiry/survey.sql.
     AND NOT EXISTS (
@@ -295,7 +296,28 @@ WHERE k.is_complete
             AND greatest(p.valid_from, p.created_at) > k.recorded_at
     );
 COMMENT ON VIEW loyalty.settled_expiry_terms IS
-'Merchants whose points expire, and whose dates were all computed by the terms of now: others wait for their next night.';
+'Merchants whose dates were all computed by the terms of now, or who have none: others wait for their next night.';
+
+CREATE FUNCTION loyalty.warnings_of_date(
+    p_merchant_id text, p_account_id bigint, p_customer_id text, p_expires_at timestamptz, p_timezone text
+) RETURNS TABLE (notification_id bigint)
+LANGUAGE sql STABLE
+AS $function$
+    -- Warnings in the outbox that name this date to the customer, or to one who was merged into this one.
+    SELECT n.notification_id
+    FROM (
+        SELECT p_account_id AS account_id
+        UNION ALL
+        SELECT f.account_id
+        FROM loyalty.merged_customers AS m
+        INNER JOIN loyalty.accounts AS f ON f.merchant_id = m.merchant_id AND f.customer_id = m.customer_id
+        WHERE m.merchant_id = p_merchant_id COLLATE "C" AND m.into_customer_id = p_customer_id COLLATE "C"
+    ) AS own
+    INNER JOIN loyalty.notifications AS n
+        ON n.merchant_id = p_merchant_id COLLATE "C"
+        AND n.dedupe_key = loyalty.warning_key(own.account_id, p_expires_at, p_timezone) COLLATE "C"
+    WHERE n.status <> 'void'
+$function$;
 
 CREATE FUNCTION loyalty.sealed_part(p_merchant_id text, p_account_id bigint)
 RETURNS TABLE (entries bigint, entries_now bigint, points_more numeric, sealed_at timestamptz, is_unchanged boolean)
