@@ -133,15 +133,29 @@ AS $function$
 $function$;
 
 CREATE FUNCTION loyalty.entry_digest(
-    seq bigint, kind text, points bigint, balance_after bigint, stamps integer, reference_id text
+    seq bigint, kind text, points bigint, balance_after bigint, stamps integer, reference_type text, reference_id text,
+    reference_seq integer, recorded_at timestamptz
 ) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
-    -- What an entry says. The functions are those of hash partitioning, which keep their values over versions.
+    -- What an entry says. The functions are those of hash partitioning, which keep their values over versions. Of an instant
+    -- as its distance from another one: PostgreSQL before 18 has no function for it that is the same in every time zone.
     SELECT hashtextextended(
         reference_id,
         hashtextextended(
-            kind, hashint8extended(points, hashint8extended(balance_after, hashint8extended(stamps::bigint, seq)))
+            reference_type,
+            hashtextextended(
+                kind,
+                interval_hash_extended(
+                    recorded_at - timestamptz '2000-01-01 00:00:00+00',
+                    hashint8extended(
+                        points,
+                        hashint8extended(
+                            balance_after, hashint8extended((stamps::bigint << 32) # reference_seq::bigint, seq)
+                        )
+                    )
+                )
+            )
         )
     )
 $function$;
@@ -338,7 +352,13 @@ AS $function$
             count(*) AS entries,
             coalesce(sum(e.points), 0) AS points,
             coalesce(
-                bit_xor(loyalty.entry_digest(e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_id)), 0
+                bit_xor(
+                    loyalty.entry_digest(
+                        e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_type, e.reference_id,
+                        e.reference_seq, e.recorded_at
+                    )
+                ),
+                0
             ) AS digest
         FROM loyalty.ledger_entries AS e
         WHERE e.merchant_id = p_merchant_id COLLATE "C" AND e.account_id = p_account_id AND e.seq <= z.entries
