@@ -57,20 +57,21 @@ def _print_proof(done: Sequence["MerchantProof"]) -> None:
     wrong = [one for one in done if one.findings]
     if wrong:
         print_table(
-            ("merchant", "class", "findings", "points", "at risk", "since"),
+            ("merchant", "class", "findings", "points too many", "too few", "at risk", "since"),
             [
                 (
                     one.merchant_id,
                     found.class_name,
                     found.findings,
-                    found.points_difference,
+                    found.points_too_many,
+                    found.points_too_few,
                     f"{shown(found.amount_at_risk)} {found.currency or ''}".strip(),
                     found.first_seen_at,
                 )
                 for one in wrong
                 for found in one.findings
             ],
-            numbers=("findings", "points", "at risk"),
+            numbers=("findings", "points too many", "too few", "at risk"),
         )
     accounts, entries = (sum(getattr(one, name) for one in done) for name in ("accounts", "entries"))
     in_full = sum(one.is_full for one in done)

@@ -120,6 +120,17 @@ def test_a_changed_history_is_accepted(wrong: Shop, cli: Run) -> None:
     cli("integrity", "check", "--full")
 
 
+def test_what_is_too_much_and_what_is_too_little_are_shown_beside_each_other(wrong: Shop, cli: Run) -> None:
+    drift(wrong)
+    wrong.run("UPDATE loyalty.accounts SET balance = balance - 5 WHERE customer_id = 'bob'")
+    done = cli("integrity", "check", "--full", status=1)
+    assert "points too many" in done.out
+    (line,) = [line for line in done.out.splitlines() if "balance_differs" in line]
+    assert line.split()[2:7] == ["2", "5", "5", "2.5", "EUR"]
+    (found,) = json.loads(cli("integrity", "check", "--json", status=1).out)["merchants"][0]["findings"]
+    assert (found["points_too_many"], found["points_too_few"]) == (5, 5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
