@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from loyalty_pipelines.domain.findings import Finding
     from loyalty_pipelines.domain.integrity import MerchantProof
-    from loyalty_pipelines.domain.integrity_repairs import RepairPlan
+    from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
 
 merchant_option = click.option("--merchant", type=TEXT, help="Only this merchant.")
 limit_option = click.option(
@@ -239,7 +239,10 @@ def _undo(engine: "Engine", number: int, actor: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"undone": undone})
     else:
-        say(f"Repair {number} of account {undone.account_id} at {undone.merchant_id} is undone, and was proved again")
+        left = f" Left as it is by now: {', '.join(undone.columns_left)}." if undone.columns_left else ""
+        say(
+            f"Repair {number} of account {undone.account_id} at {undone.merchant_id} is undone, and was proved again.{left}"
+        )
 
 
 def _print_plans(plans: Sequence[tuple["RepairPlan", int | None]], *, is_applied: bool) -> None:
@@ -297,12 +300,19 @@ def repairs(merchant: str | None, limit: int, as_json: bool) -> None:
                 one.reason,
                 one.applied_by,
                 one.applied_at,
-                f"{shown(one.undone_at)} by {one.undone_by}" if one.undone_at else None,
+                _undone(one),
             )
             for one in made
         ],
         numbers=("repair", "account"),
     )
+
+
+def _undone(one: "Repair") -> str | None:
+    if one.undone_at is None:
+        return None
+    left = f", but for {', '.join(one.columns_left)}" if one.columns_left else ""
+    return f"{shown(one.undone_at)} by {one.undone_by}{left}"
 
 
 @integrity.command()

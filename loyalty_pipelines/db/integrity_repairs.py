@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -82,15 +83,16 @@ def repair(conn: Connection, plan: RepairPlan, *, reason: str, actor: str) -> tu
 
 
 def undo(conn: Connection, number: int, *, actor: str) -> Repair:
-    """Take back what a repair changed, by how much it did; raise when there is none or it was undone."""
+    """Take back what a repair changed, as far as that can be; raise when there is none or it was undone."""
     row = conn.execute(LOCK_REPAIR, {"repair_id": number}).mappings().one_or_none()
     if row is None:
         raise NoSuchRepairError(number)
     made = Repair(**row)
     if made.undone_by is not None and made.undone_at is not None:
         raise RepairUndoneError(number, by=made.undone_by, at=made.undone_at)
-    conn.execute(UNDO_REPAIR, {"repair_id": number, "actor": actor})
-    return made
+    conn.execute(LOCK_ACCOUNT, {"merchant_id": made.merchant_id, "account_id": made.account_id})
+    undone = conn.execute(UNDO_REPAIR, {"repair_id": number, "actor": actor}).mappings().one()
+    return replace(made, **undone)
 
 
 def repairs(conn: Connection, *, merchant_id: str | None = None, limit: int = 100) -> Sequence[Repair]:

@@ -162,6 +162,8 @@ def apply_repairs(
 def undo_repair(engine: Engine, number: int, *, actor: str) -> Repair:
     """Take back what a repair changed, and prove its merchant in full: what was wrong is a finding again.
 
+    What can't be taken back any more is in the `columns_left` of the result.
+
     Raises `NoSuchRepairError` and `RepairUndoneError`.
     """
     with engine.begin() as conn:

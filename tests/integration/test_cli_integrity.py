@@ -90,7 +90,7 @@ def test_a_repair_is_planned_applied_and_undone(wrong: Shop, cli: Run) -> None:
     assert "drift" in cli("integrity", "repairs").out
     assert "closed" in cli("integrity", "findings", "--all").out
     undone = cli("integrity", "repair", "--undo", "1", "--actor", "Lou")
-    assert undone.out == f"Repair 1 of {ann(wrong)} at m1 is undone, and was proved again\n"
+    assert undone.out == f"Repair 1 of {ann(wrong)} at m1 is undone, and was proved again.\n"
     assert wrong.balance() == 15
     assert "balance_differs" in cli("integrity", "findings").out
     assert "by Lou" in cli("integrity", "repairs").out
@@ -129,6 +129,21 @@ def test_what_is_too_much_and_what_is_too_little_are_shown_beside_each_other(wro
     assert line.split()[2:7] == ["2", "5", "5", "2.5", "EUR"]
     (found,) = json.loads(cli("integrity", "check", "--json", status=1).out)["merchants"][0]["findings"]
     assert (found["points_too_many"], found["points_too_few"]) == (5, 5)
+
+
+def test_what_an_undo_has_left_is_said(wrong: Shop, cli: Run) -> None:
+    wrong.run("SELECT loyalty.reserve_points('m1', 'ann', 'r1', 5)")
+    wrong.run("UPDATE loyalty.accounts SET held = 1, next_seq = next_seq - 1 WHERE held = 5")
+    cli("integrity", "check", "--full", status=1)
+    cli("integrity", "repair", "--apply", "--reason", "drift")
+    wrong.run("SELECT loyalty.release_points('m1', 'r1')")
+    undone = cli("integrity", "repair", "--undo", "1", "--actor", "Lou")
+    assert undone.out == (
+        f"Repair 1 of {ann(wrong)} at m1 is undone, and was proved again. Left as it is by now: held.\n"
+    )
+    assert "by Lou, but for held" in cli("integrity", "repairs").out
+    (made,) = json.loads(cli("integrity", "repairs", "--json").out)["repairs"]
+    assert made["columns_left"] == ["held"]
 
 
 @pytest.mark.parametrize(

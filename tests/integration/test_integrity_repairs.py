@@ -79,12 +79,51 @@ def test_undoing_takes_back_by_how_much_and_leaves_what_came_since(drifted: Shop
     drifted.order("o2", 1000)
     drifted.award()
     undo_repair(drifted.engine, number, actor="Lou")
-    assert columns(drifted) == (1077, 4, 15, 5, 0)
-    assert {name for name, _, _ in classes(drifted)} == set(REPAIRABLE)
+    # The next number is another one by now: it stays.
+    assert columns(drifted) == (1077, 4, 15, 6, 0)
+    assert {name for name, _, _ in classes(drifted)} == set(REPAIRABLE) - {"next_seq_behind"}
     with pytest.raises(RepairUndoneError, match=f"Repair {number} was undone already, by Lou at "):
         undo_repair(drifted.engine, number, actor="Kim")
     with pytest.raises(NoSuchRepairError):
         undo_repair(drifted.engine, 10**9, actor="Kim")
+
+
+def undone(shop: Shop) -> tuple[tuple[int, ...], list[str]]:
+    """Repair, let the shop go on, undo; return the columns then, and which were left, as the repair's row has them."""
+    with reading(shop.engine) as conn:
+        (made,) = integrity_repairs.repairs(conn)
+    said = undo_repair(shop.engine, made.repair_id, actor="Lou")
+    with reading(shop.engine) as conn:
+        (kept,) = integrity_repairs.repairs(conn)
+    assert (kept.columns_left, kept.undone_by) == (said.columns_left, "Lou")
+    return columns(shop), sorted(kept.columns_left)
+
+
+def test_undoing_takes_everything_back_where_nothing_came_since(drifted: Shop) -> None:
+    apply_repairs(drifted.engine, plans(drifted), **WHO)
+    assert undone(drifted) == ((77, 3, 15, 4, 0), [])
+
+
+def test_undoing_leaves_the_last_expiry_where_there_was_another_one_since(drifted: Shop) -> None:
+    apply_repairs(drifted.engine, plans(drifted), **WHO)
+    drifted.run("SELECT loyalty.release_points('m1', 'r2')")
+    drifted.expire("ann")
+    after, left = undone(drifted)
+    assert (after[3:], left) == ((6, 5), ["held", "last_expiry_seq", "next_seq"])
+
+
+def test_undoing_leaves_held_points_whose_hold_was_given_back_since(drifted: Shop) -> None:
+    apply_repairs(drifted.engine, plans(drifted), **WHO)
+    drifted.run("SELECT loyalty.release_points('m1', 'r2')")
+    assert undone(drifted) == ((77, 3, 0, 4, 0), ["held"])
+
+
+def test_undoing_leaves_a_balance_that_was_spent_since(drifted: Shop) -> None:
+    drifted.run("UPDATE loyalty.accounts SET balance = balance - 20, held = 20")
+    proved(drifted)
+    apply_repairs(drifted.engine, plans(drifted), **WHO)
+    drifted.run("SELECT loyalty.redeem_points('m1', 'ann', 'r3', 45)")
+    assert undone(drifted) == ((25, 3, 20, 6, 0), ["balance", "next_seq"])
 
 
 def test_what_has_changed_since_the_plan_is_decided_under_the_lock(drifted: Shop) -> None:

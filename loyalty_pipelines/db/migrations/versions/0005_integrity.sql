@@ -106,12 +106,15 @@ CREATE TABLE loyalty.integrity_repairs (
     applied_at timestamptz NOT NULL DEFAULT now(),
     undone_by text,
     undone_at timestamptz,
+    columns_left text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (merchant_id, repair_id)
 );
 CREATE INDEX integrity_repairs_by_number ON loyalty.integrity_repairs (repair_id);
 CREATE INDEX integrity_repairs_by_account ON loyalty.integrity_repairs (merchant_id, account_id);
 COMMENT ON TABLE loyalty.integrity_repairs IS
 'Columns of accounts that had drifted from an intact ledger and were set right, with what they were before.';
+COMMENT ON COLUMN loyalty.integrity_repairs.columns_left IS
+'What undoing it left as it was by then: a number that is another one since, points or stamps that are gone since.';
 COMMENT ON COLUMN loyalty.integrity_repairs.last_seq IS
 'The account''s last entry then. Where its balance was repaired, entries from first_seq to the one after last_seq may begin
 with another balance than the one before ended with: it had drifted, and was set right.';
