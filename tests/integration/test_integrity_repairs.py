@@ -153,6 +153,23 @@ def test_entries_that_were_written_on_a_drifted_balance_are_explained_by_its_rep
     assert {name for name, _, _ in classes(drifted)} == {"balance_differs", "chain_broken"}
 
 
+def test_entries_whose_explanation_was_undone_after_they_were_sealed_can_be_trusted_again(drifted: Shop) -> None:
+    drifted.run("UPDATE loyalty.accounts SET next_seq = next_seq + 1")
+    drifted.run("SELECT loyalty.redeem_points('m1', 'ann', 'r8', 1)")
+    proved(drifted)
+    ((_, number),) = apply_repairs(drifted.engine, plans(drifted, is_trusting=True), **WHO)
+    assert (number is not None, found(drifted)) == (True, [])
+    undo_repair(drifted.engine, number or 0, actor="Lou")
+    assert {"balance_differs", "chain_broken"} <= {name for name, _, _ in classes(drifted)}
+    assert [plan.refusal for plan in plans(drifted)] == [integrity_repairs.NEEDS_TRUST]
+    ((plan, again),) = apply_repairs(drifted.engine, plans(drifted, is_trusting=True), **WHO)
+    assert (plan.refusal, again is not None, drifted.balance(), found(drifted)) == (None, True, 69, [])
+    corrupt(drifted, "UPDATE loyalty.ledger_entries SET kind = 'adjusted' WHERE reference_id = 'r8'")
+    drifted.run("UPDATE loyalty.accounts SET balance = balance + 1")
+    proved(drifted)
+    assert [plan.refusal for plan in plans(drifted, is_trusting=True)] == [integrity_repairs.NOT_INTACT]
+
+
 def test_an_entry_that_was_changed_before_it_was_sealed_is_not_taken_for_a_drifted_balance(shop: Shop) -> None:
     for order in ("o1", "o2"):
         shop.order(order, 100)
