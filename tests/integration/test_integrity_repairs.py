@@ -300,6 +300,39 @@ def test_what_history_keeps_is_accepted_until_it_changes(shop: Shop) -> None:
     assert (kept.accepted_by, kept.closed_at, kept.points_difference) == ("Kim", None, 11)
 
 
+def accept(shop: Shop, *names: str) -> None:
+    """Accept the open findings of these classes, or all."""
+    for one in found(shop):
+        if not names or one.class_name in names:
+            with shop.engine.begin() as conn:
+                integrity_repairs.accept(conn, one.finding_id, **WHO)
+
+
+def test_what_a_missing_entry_leaves_is_accepted_because_nothing_can_put_it_right(shop: Shop) -> None:
+    shop.program(stamps_per_order=1)
+    for order in ("o1", "o2"):
+        shop.order(order, 100)
+        shop.award()
+    proved(shop)
+    corrupt(shop, "DELETE FROM loyalty.ledger_entries WHERE reference_id = 'o1'")
+    proved(shop)
+    assert {name for name, _, _ in classes(shop)} == {
+        "entries_missing", "order_points_differ", "balance_differs", "stamps_differ",
+    }  # fmt: skip
+    accept(shop)
+    # What the customer has was right all the time, and stays.
+    for is_full in (True, False):
+        proved(shop, is_full=is_full)
+        assert (found(shop), plans(shop), shop.balance()) == ([], [], 200)
+    shop.order("o3", 100)
+    shop.award()
+    proved(shop)
+    assert (found(shop), shop.balance()) == ([], 300)
+    shop.run("UPDATE loyalty.accounts SET balance = balance + 1")
+    proved(shop)
+    assert {name for name, _, _ in classes(shop)} >= {"balance_differs"}
+
+
 def test_what_can_be_repaired_is_not_accepted(drifted: Shop) -> None:
     (first, *_) = found(drifted)
     with drifted.engine.begin() as conn:
