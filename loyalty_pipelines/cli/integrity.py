@@ -322,7 +322,7 @@ def _undone(one: "Repair") -> str | None:
 @click.option("--reason", type=TEXT, required=True, help="Why it may stay as it is; kept with the finding.")
 @click.option("--actor", type=TEXT, help="Who decided it (you).")
 def accept(number: int | None, class_name: str | None, merchant: str | None, reason: str, actor: str | None) -> None:
-    """Leave what finding NUMBER says as it is: it turns no check red, as long as its points stay the same.
+    """Leave what finding NUMBER says as it is: it turns no check red, as long as it stays the same.
 
     For what can't be put right, such as an entry that history keeps or that is gone. A changed history is sealed as it
     is. With --class and --merchant instead of NUMBER: all of them. Exit status 1: some were not accepted.

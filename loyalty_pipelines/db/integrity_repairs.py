@@ -129,7 +129,7 @@ def accept_all(conn: Connection, *, merchant_id: str, class_name: str, reason: s
 
 
 def _acceptable(conn: Connection, found: Sequence[Finding], *, account_id: int | None = None) -> list[int]:
-    """Return the numbers of those, all of one merchant, that nothing can put right: also no ledger that isn't intact."""
+    """Return the numbers of those (all of one merchant) that nothing can put right, no ledger that is intact either."""
     beyond_repair: set[str] = set()
     if any(one.class_name in REPAIRABLE for one in found):
         planned = plans(conn, merchant_id=found[0].merchant_id, account_id=account_id)

@@ -333,6 +333,39 @@ def test_what_a_missing_entry_leaves_is_accepted_because_nothing_can_put_it_righ
     assert {name for name, _, _ in classes(shop)} >= {"balance_differs"}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ("UPDATE loyalty.order_points SET stamps_in_force = 3",
+         "UPDATE loyalty.order_points SET stamps_in_force = 300 WHERE order_id = 'o1'", "order_points_differ"),
+        ("UPDATE loyalty.holds SET last_reference_seq = 3", "UPDATE loyalty.holds SET last_reference_seq = 4",
+         "redemption_differs"),
+        ("DELETE FROM loyalty.ledger_entries WHERE reference_id = 'o1'",
+         "UPDATE loyalty.accounts SET stamp_count = stamp_count + 5", "stamps_differ"),
+    ],
+    ids=["stamps of an order", "entries of a redemption", "stamps of an account"],
+)  # fmt: skip
+def test_what_was_accepted_without_points_is_told_when_it_becomes_something_else(
+    shop: Shop, first: str, second: str, name: str
+) -> None:
+    shop.program(stamps_per_order=1)
+    shop.order("o1", 100)
+    shop.award()
+    shop.run("SELECT loyalty.redeem_points('m1', 'ann', 'r1', 40)")
+    proved(shop)
+    corrupt(shop, first)
+    proved(shop)
+    accept(shop)
+    # What happens to the account beside it changes nothing.
+    shop.order("o2", 10)
+    shop.award()
+    proved(shop)
+    assert found(shop) == []
+    corrupt(shop, second)
+    proved(shop)
+    assert {name for name, _, _ in classes(shop)} == {name}
+
+
 def test_what_can_be_repaired_is_not_accepted(drifted: Shop) -> None:
     (first, *_) = found(drifted)
     with drifted.engine.begin() as conn:

@@ -38,7 +38,7 @@ COMMENT ON TABLE loyalty.findings IS
 COMMENT ON COLUMN loyalty.findings.points_difference IS
 'Points that somebody has too many (positive) or too few (negative) by it.';
 COMMENT ON COLUMN loyalty.findings.accepted_at IS
-'Since when somebody has decided to leave it as it is: it turns no check red, as long as its points stay the same.';
+'Since when somebody has decided to leave it as it is: it turns no check red, as long as it stays the same.';
 COMMENT ON COLUMN loyalty.findings.evidence IS 'The rows that prove it: ids and numbers, no personal data.';
 
 -- Everybody who has accounts, whether the shop lists them or not: a step along accounts_pkey for each, not all accounts.
@@ -288,6 +288,24 @@ AS $function$
         WHEN expires_at IS NULL THEN 'date_missing'
         WHEN expires_at < loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN 'date_too_early'
         WHEN warned_for IS DISTINCT FROM expires_at THEN 'date_too_late'
+    END
+$function$;
+
+CREATE FUNCTION loyalty.accepted_evidence(class text, evidence jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- What of a finding's evidence has to stay, beside its points, so that it stays accepted. The balance and the last entry of
+    -- an account go on while it is used; orders, redemptions, dates and mails say nothing but what is wrong.
+    SELECT CASE
+        WHEN class IN ('balance_differs', 'held_differs', 'debt_not_allowed') THEN NULL
+        WHEN class IN ('entries_missing', 'chain_broken') THEN evidence -> 'broken_entries'
+        WHEN class = 'stamps_differ'
+            THEN to_jsonb((evidence ->> 'stamps')::bigint - (evidence ->> 'sum_of_stamps')::bigint)
+        WHEN class = 'next_seq_behind'
+            THEN to_jsonb((evidence ->> 'next_seq')::bigint - (evidence ->> 'last_entry')::bigint)
+        WHEN class = 'last_expiry_differs'
+            THEN jsonb_build_array(evidence -> 'last_expiry_seq', evidence -> 'last_expiry')
+        ELSE evidence
     END
 $function$;
 
