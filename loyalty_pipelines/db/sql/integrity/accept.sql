@@ -1,5 +1,5 @@
--- Somebody has looked at findings and leaves them as they are, in that name. A changed history is closed with it: its seal is
--- forgotten, and the next full proof seals what is there. Indexes account_seals_pkey, findings_by_number.
+-- Somebody has looked at findings and leaves them as they are, in that name. A changed history is closed with it: its seal
+-- is forgotten, and the next full proof seals what is there. Indexes account_seals_pkey, findings_by_number.
 WITH accepted AS (
     UPDATE loyalty.findings AS f
     SET

@@ -1,8 +1,8 @@
 -- Orders whose entries are not what they are accounted for, account by account, and orders that were awarded twice: two
--- entries 'earned', two accounts that deserve them, or a credit that no row accounts for and that doubles what the order had
--- at most before. What gives back what was reversed, also by a merge, doubles nothing. All is counted in windows over one pass
--- of the shares, so that many wrong orders cost no more than many right ones. Indexes ledger_entries_reference_once,
--- order_points_pkey.
+-- entries 'earned', two accounts that deserve them, or a credit that no row accounts for and that doubles what the order
+-- had at most before. What gives back what was reversed, also by a merge, doubles nothing. All is counted in windows over
+-- one pass of the shares, so that many wrong orders cost no more than many right ones. Indexes
+-- ledger_entries_reference_once, order_points_pkey.
 INSERT INTO found (merchant_id, class, object_type, object_id, points_difference, evidence)
 WITH orders AS MATERIALIZED (
     SELECT DISTINCT

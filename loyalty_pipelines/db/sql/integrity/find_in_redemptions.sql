@@ -10,7 +10,10 @@ SELECT
     'redemption',
     o.order_id,
     -- Of a hold on another account, all its points are at stake: they go back to somebody else.
-    CASE WHEN e.points = wanted.points AND coalesce(place.is_elsewhere, false) THEN h.points ELSE e.points - wanted.points END,
+    CASE
+        WHEN e.points = wanted.points AND coalesce(place.is_elsewhere, false) THEN h.points
+        ELSE e.points - wanted.points
+    END,
     jsonb_build_object(
         'hold', h.status, 'points_of_hold', h.points, 'entries_of_hold', h.last_reference_seq, 'points_in_ledger', e.points,
         'entries_in_ledger', e.entries, 'account_of_hold', h.account_id, 'account_of_entries', e.account_id

@@ -1,9 +1,9 @@
--- Accounts with an open finding of a class that an intact ledger settles and that nobody has accepted, and what their columns
--- should be. Not intact: an entry is missing, doesn't add up, doesn't continue the one before, or is another one than was
--- sealed. Where all entries before the first that doesn't continue are sealed, it was written on a balance that had drifted, or
--- changed before anybody proved it: a person has to say which. A person has said so once of one inside a repair, also if that
--- was undone since: only because of it were these entries sealed, and they are still the same. :account_id NULL: all of them.
--- Indexes findings_open, accounts_pkey, ledger_entries_pkey, integrity_repairs_by_account.
+-- Accounts with an open finding of a class that an intact ledger settles and that nobody has accepted, and what their
+-- columns should be. Not intact: an entry is missing, doesn't add up, doesn't continue the one before, or is another one
+-- than was sealed. Where all entries before the first that doesn't continue are sealed, it was written on a balance that
+-- had drifted, or changed before anybody proved it: a person has to say which. A person has said so once of one inside a
+-- repair, also if that was undone since: only because of it were these entries sealed, and they are still the same.
+-- :account_id NULL: all of them. Indexes findings_open, accounts_pkey, ledger_entries_pkey, integrity_repairs_by_account.
 SELECT
     a.merchant_id,
     a.account_id,

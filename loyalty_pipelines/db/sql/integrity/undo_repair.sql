@@ -1,7 +1,7 @@
--- Takes back what a repair changed: of balance, stamps and held points by how much it did, so that whatever has happened to the
--- account since stays; of numbers of entries only what nobody has changed since. What the account's constraints forbid by now is
--- left as it is, and said: as much of balance and held points is taken back as may be. Once: the repair and the account are
--- locked, and the row says when it was undone. Indexes accounts_pkey, integrity_repairs_by_number.
+-- Takes back what a repair changed: of balance, stamps and held points by how much it did, so that whatever has happened to
+-- the account since stays; of numbers of entries only what nobody has changed since. What the account's constraints forbid
+-- by now is left as it is, and said: as much of balance and held points is taken back as may be. Once: the repair and the
+-- account are locked, and the row says when it was undone. Indexes accounts_pkey, integrity_repairs_by_number.
 WITH repair AS (
     SELECT
         r.merchant_id,
