@@ -122,6 +122,18 @@ def move_hold(shop: Shop, customer: str) -> None:
     )
 
 
+def test_an_open_hold_on_the_account_of_another_customer_is_found_by_what_both_hold(ordered: Shop) -> None:
+    ordered.order("o2", 10, customer="bob")
+    ordered.award()
+    ordered.run("SELECT loyalty.reserve_points('m1', 'ann', 'r1', 40)")
+    move_hold(ordered, "bob")
+    proved(ordered)
+    ann, bob = (str(ordered.account(name).account_id) for name in ("ann", "bob"))
+    assert {(one.class_name, one.object_id, one.points_difference) for one in found(ordered)} == {
+        ("held_differs", ann, -40), ("held_differs", bob, 40),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("is_given_back", [False, True])
 def test_a_redemption_on_the_account_of_another_customer_is_found(ordered: Shop, is_given_back: bool) -> None:
     ordered.order("o2", 10, customer="bob")
