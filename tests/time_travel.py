@@ -37,6 +37,29 @@ MAILS = (
     WHERE merchant_id = :merchant AND dedupe_key LIKE 'moving/%'
     """,
 )
+# When an entry was recorded is sealed. What a seal would not have found before, it doesn't find after it either.
+SEALS = """
+UPDATE loyalty.account_seals AS z SET digest = z.digest # moved.change
+FROM (
+    SELECT
+        k.account_id,
+        bit_xor(
+            loyalty.entry_digest(
+                e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_type, e.reference_id, e.reference_seq,
+                e.recorded_at
+            )
+            # loyalty.entry_digest(
+                e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_type, e.reference_id, e.reference_seq,
+                e.recorded_at - CAST(:passed AS interval)
+            )
+        ) AS change
+    FROM loyalty.account_seals AS k
+    JOIN loyalty.ledger_entries AS e USING (merchant_id, account_id)
+    WHERE k.merchant_id = :merchant AND e.seq <= k.entries
+    GROUP BY k.account_id
+) AS moved
+WHERE z.merchant_id = :merchant AND z.account_id = moved.account_id
+"""
 
 
 class Clock:
@@ -58,5 +81,5 @@ class Clock:
         values = {"merchant": merchant, "days": days, "passed": f"{24 * days} hours"}
         with self._engine.begin() as conn:
             conn.execute(text("SET LOCAL session_replication_role = replica"))
-            for statement in (*self._moves, *MAILS):
+            for statement in (SEALS, *self._moves, *MAILS):
                 conn.execute(text(statement), values)

@@ -1,8 +1,6 @@
 """What the proofs found, as sentences: one check each, all from one look at the open findings."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,6 +9,7 @@ from pydantic import Field
 from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
 from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.checks.tables import SHOWN, table
+from loyalty_pipelines.domain.findings import amounts_by_currency
 from loyalty_pipelines.domain.integrity import PROOFS, Proof
 from loyalty_pipelines.resources.database import LedgerDatabase
 
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("merchant_id", "class_name", "object_type", "object_id", "points_difference", "amount_at_risk", "currency",
            "first_seen_at", "finding_id")  # fmt: skip
-MERCHANT_COLUMNS = ("merchant_id", "class_name", "findings", "points_difference", "amount_at_risk", "currency",
-                    "first_seen_at")  # fmt: skip
+MERCHANT_COLUMNS = ("merchant_id", "class_name", "findings", "points_too_many", "points_too_few", "amount_at_risk",
+                    "currency", "first_seen_at")  # fmt: skip
 
 
 def _spec(proof: Proof) -> dg.AssetCheckSpec:
@@ -44,17 +43,24 @@ def integrity_findings(ledger: LedgerDatabase) -> Iterator[dg.AssetCheckResult]:
 
     with ledger.engine() as engine, reading(engine, is_one_snapshot=True) as conn:
         summaries = findings.open_findings(conn, subject=SUBJECT)
+        currencies = {one.currency for one in findings.at_risk(conn, subject=SUBJECT) if one.currency}
         worst = {
             proof.sentence: findings.findings(conn, subject=SUBJECT, classes=proof.classes, limit=SHOWN)
             for proof in PROOFS
         }
     for proof in PROOFS:
-        yield _result(proof, [one for one in summaries if one.class_name in proof.classes], worst[proof.sentence])
+        yield _result(
+            proof, [one for one in summaries if one.class_name in proof.classes], worst[proof.sentence], currencies
+        )
 
 
-def _result(proof: Proof, open_: Sequence["OpenFindings"], worst: Sequence["Finding"]) -> dg.AssetCheckResult:
+def _result(
+    proof: Proof, open_: Sequence["OpenFindings"], worst: Sequence["Finding"], currencies: Iterable[str]
+) -> dg.AssetCheckResult:
     count, merchants = sum(one.findings for one in open_), len({one.merchant_id for one in open_})
-    money = _money(open_)
+    too_many, too_few = sum(one.points_too_many for one in open_), sum(one.points_too_few for one in open_)
+    amounts = amounts_by_currency((one.currency, one.amount_at_risk) for one in open_)
+    money = ", ".join(f"{amount:.2f} {currency}" for currency, amount in amounts.items() if amount)
     since = min((one.first_seen_at for one in open_), default=None)
     return dg.AssetCheckResult(
         check_name=proof.sentence,
@@ -66,26 +72,19 @@ def _result(proof: Proof, open_: Sequence["OpenFindings"], worst: Sequence["Find
         description="Nothing is wrong."
         if since is None
         else f"{count} findings at {merchants} merchants since {since:%Y-%m-%d %H:%M} UTC, "
-        f"{sum(one.points_at_risk for one in open_)} points, {', '.join(money.values()) or 'no money'}.",
+        f"{too_many + too_few} points, {money or 'no money'}.",
         metadata={
             "findings": count,
             "merchants": merchants,
-            "points too many": sum(one.points_difference for one in open_ if one.points_difference > 0),
-            "points too few": -sum(one.points_difference for one in open_ if one.points_difference < 0),
-            **{f"amount at risk {currency}": float(text.split()[0]) for currency, text in money.items()},
+            "points too many": too_many,
+            "points too few": too_few,
+            # A currency that was at risk before is at 0: a curve that ends says nothing.
+            **{f"amount at risk {currency}": 0.0 for currency in sorted(currencies)},
+            **{f"amount at risk {currency}": float(amount) for currency, amount in amounts.items()},
             "largest": table(worst, COLUMNS),
             "by merchant": table(open_[:SHOWN], MERCHANT_COLUMNS),
         },
     )
-
-
-def _money(open_: Sequence["OpenFindings"]) -> Mapping[str, str]:
-    """Return the amount at risk per currency, as text: amounts of two currencies are never added."""
-    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for one in open_:
-        if one.currency and one.amount_at_risk:
-            amounts[one.currency] += one.amount_at_risk
-    return {currency: f"{amount:.2f} {currency}" for currency, amount in sorted(amounts.items())}
 
 
 class ProofAgeConfig(dg.Config):

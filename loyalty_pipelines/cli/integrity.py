@@ -12,11 +12,11 @@ from loyalty_pipelines.cli.programs import current_user
 from loyalty_pipelines.cli.queue import NUMBER
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from loyalty_pipelines.domain.findings import Finding
     from loyalty_pipelines.domain.integrity import MerchantProof
-    from loyalty_pipelines.domain.integrity_repairs import RepairPlan
+    from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
 
 merchant_option = click.option("--merchant", type=TEXT, help="Only this merchant.")
 limit_option = click.option(
@@ -35,15 +35,13 @@ def integrity() -> None:
 @json_option
 def check(full: bool, merchant: str | None, as_json: bool) -> None:
     """Prove all merchants, or one. Exit status 1: something is wrong, or a merchant could not be proved."""
-    from loyalty_pipelines.db import programs
     from loyalty_pipelines.db.engine import reading
     from loyalty_pipelines.db.integrity_run import prove
 
     with database(as_json=as_json) as engine:
         with reading(engine) as conn:
             require_ready(conn, is_mapping_needed=False)
-            if merchant is not None:
-                programs.require_merchant(conn, merchant)
+            _require_known(conn, merchant)
         done = list(prove(engine, None if merchant is None else [merchant], is_full=full))
     if as_json:
         print_json({"merchants": done})
@@ -57,20 +55,21 @@ def _print_proof(done: Sequence["MerchantProof"]) -> None:
     wrong = [one for one in done if one.findings]
     if wrong:
         print_table(
-            ("merchant", "class", "findings", "points", "at risk", "since"),
+            ("merchant", "class", "findings", "points too many", "too few", "at risk", "since"),
             [
                 (
                     one.merchant_id,
                     found.class_name,
                     found.findings,
-                    found.points_difference,
+                    found.points_too_many,
+                    found.points_too_few,
                     f"{shown(found.amount_at_risk)} {found.currency or ''}".strip(),
                     found.first_seen_at,
                 )
                 for one in wrong
                 for found in one.findings
             ],
-            numbers=("findings", "points", "at risk"),
+            numbers=("findings", "points too many", "too few", "at risk"),
         )
     accounts, entries = (sum(getattr(one, name) for one in done) for name in ("accounts", "entries"))
     in_full = sum(one.is_full for one in done)
@@ -103,6 +102,7 @@ def findings_(
 
     with database(as_json=as_json) as engine, reading(engine) as conn:
         require_ready(conn, is_mapping_needed=False)
+        _require_known(conn, merchant)
         found = db.findings(
             conn,
             subject=SUBJECT,
@@ -217,6 +217,7 @@ def _plans(engine: "Engine", merchant: str | None, *, is_trusting: bool) -> Sequ
 
     with reading(engine) as conn:
         require_ready(conn, is_mapping_needed=False)
+        _require_known(conn, merchant)
         found = integrity_repairs.plans(conn, merchant_id=merchant, is_trusting=is_trusting)
     return [(plan, None) for plan in found]
 
@@ -238,7 +239,9 @@ def _undo(engine: "Engine", number: int, actor: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"undone": undone})
     else:
-        say(f"Repair {number} of account {undone.account_id} at {undone.merchant_id} is undone, and was proved again")
+        left = f" Left as it is by now: {', '.join(undone.columns_left)}." if undone.columns_left else ""
+        what = f"account {undone.account_id} at {undone.merchant_id}"
+        say(f"Repair {number} of {what} is undone, and was proved again.{left}")
 
 
 def _print_plans(plans: Sequence[tuple["RepairPlan", int | None]], *, is_applied: bool) -> None:
@@ -274,6 +277,7 @@ def repairs(merchant: str | None, limit: int, as_json: bool) -> None:
 
     with database(as_json=as_json) as engine, reading(engine) as conn:
         require_ready(conn, is_mapping_needed=False)
+        _require_known(conn, merchant)
         made = integrity_repairs.repairs(conn, merchant_id=merchant, limit=limit)
     if as_json:
         print_json({"repairs": made})
@@ -296,7 +300,7 @@ def repairs(merchant: str | None, limit: int, as_json: bool) -> None:
                 one.reason,
                 one.applied_by,
                 one.applied_at,
-                f"{shown(one.undone_at)} by {one.undone_by}" if one.undone_at else None,
+                _undone(one),
             )
             for one in made
         ],
@@ -304,19 +308,64 @@ def repairs(merchant: str | None, limit: int, as_json: bool) -> None:
     )
 
 
+def _undone(one: "Repair") -> str | None:
+    if one.undone_at is None:
+        return None
+    left = f", but for {', '.join(one.columns_left)}" if one.columns_left else ""
+    return f"{shown(one.undone_at)} by {one.undone_by}{left}"
+
+
 @integrity.command()
-@click.argument("number", type=NUMBER)
+@click.argument("number", type=NUMBER, required=False)
+@click.option("--class", "class_name", type=TEXT, help="All open findings of this class, of one --merchant.")
+@click.option("--merchant", type=TEXT, help="Whose findings of the --class.")
 @click.option("--reason", type=TEXT, required=True, help="Why it may stay as it is; kept with the finding.")
 @click.option("--actor", type=TEXT, help="Who decided it (you).")
-def accept(number: int, reason: str, actor: str | None) -> None:
-    """Leave what finding NUMBER says as it is: it turns no check red, as long as its points stay the same.
+def accept(number: int | None, class_name: str | None, merchant: str | None, reason: str, actor: str | None) -> None:
+    """Leave what finding NUMBER says as it is: it turns no check red, as long as it stays the same.
 
-    For what can't be put right, such as an entry that history keeps. A changed history is sealed as it is.
+    For what can't be put right, such as an entry that history keeps or that is gone. A changed history is sealed as it
+    is. With --class and --merchant instead of NUMBER: all of them. Exit status 1: some were not accepted.
     """
     from loyalty_pipelines.db import integrity_repairs
 
+    who = actor or current_user()
+    if number is not None and class_name is None and merchant is None:
+        with database() as engine, engine.begin() as conn:
+            require_ready(conn, is_mapping_needed=False)
+            found = integrity_repairs.accept(conn, number, reason=reason, actor=who)
+        what = f"{found.class_name} of {found.object_type} {found.object_id} at {found.merchant_id}"
+        say(f"Finding {number}, {what}, is accepted.")
+    elif number is None and class_name is not None and merchant is not None:
+        _accept_all(class_name, merchant, reason, who)
+    else:
+        raise click.UsageError("Name the finding's NUMBER, or --class and --merchant for many.")
+
+
+def _accept_all(class_name: str, merchant: str, reason: str, actor: str) -> None:
+    from loyalty_pipelines.db import integrity_repairs
+    from loyalty_pipelines.domain.integrity import require_class
+
     with database() as engine, engine.begin() as conn:
         require_ready(conn, is_mapping_needed=False)
-        found = integrity_repairs.accept(conn, number, reason=reason, actor=actor or current_user())
-    what = f"{found.class_name} of {found.object_type} {found.object_id} at {found.merchant_id}"
-    say(f"Finding {number}, {what}, is accepted.")
+        _require_known(conn, merchant)
+        accepted, refused = integrity_repairs.accept_all(
+            conn, merchant_id=merchant, class_name=require_class(class_name), reason=reason, actor=actor
+        )
+    if accepted:
+        are = "is" if accepted == 1 else "are"
+        say(f"{counted(accepted, 'finding')} of class {class_name} at {merchant} {are} accepted.")
+    elif not refused:
+        say(f"There is no open finding of class {class_name} at {merchant}.")
+    if refused:
+        are = "is" if refused == 1 else "are"
+        say(f"{refused:,} can be put right, and {are} not accepted: see 'loyalty integrity repair'.")
+        click.get_current_context().exit(1)
+
+
+def _require_known(conn: "Connection", merchant: str | None) -> None:
+    """Raise unless the merchant is known, if only by its findings or repairs: of a typo there is nothing wrong."""
+    from loyalty_pipelines.db import integrity_repairs, programs
+
+    if merchant is not None and not integrity_repairs.has_records(conn, merchant):
+        programs.require_merchant(conn, merchant)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.findings import Finding, OpenFindings
+from loyalty_pipelines.domain.findings import AtRisk, Finding, OpenFindings
 
 CREATE_FOUND = load("findings/create_found")
 RECORD_FAILURE = load("findings/record_failure")
 RECORD = load("findings/record")
 SUMMARY = load("findings/summary")
+AT_RISK = load("findings/at_risk")
 FINDINGS = load("findings/findings")
 
 
@@ -62,13 +63,22 @@ def open_findings(
             class_name=row.class_name,
             severity=row.severity,
             findings=row.findings,
-            points_difference=int(row.points_difference),
-            points_at_risk=int(row.points_at_risk),
+            points_too_many=int(row.points_too_many),
+            points_too_few=int(row.points_too_few),
             amount_at_risk=row.amount_at_risk,
             currency=row.currency,
             first_seen_at=row.first_seen_at,
         )
         for row in conn.execute(SUMMARY, values)
+    ]
+
+
+def at_risk(conn: Connection, *, subject: str, merchant_ids: Sequence[str] | None = None) -> Sequence[AtRisk]:
+    """Return what the open findings cost by merchant and currency; nothing, where there were findings before."""
+    values = {"subject": subject, "merchant_ids": None if merchant_ids is None else list(merchant_ids)}
+    return [
+        AtRisk(merchant_id=row.merchant_id, currency=row.currency, points=int(row.points), amount=row.amount)
+        for row in conn.execute(AT_RISK, values)
     ]
 
 

@@ -55,7 +55,10 @@ def unlock(conn: Connection) -> None:
 
 
 def merchants(conn: Connection, merchant_ids: Sequence[str] | None) -> Mapping[str, bool]:
-    """Return those of the merchants (or of all) that have accounts or entries, and whether each was proved before."""
+    """Return those of the merchants (or of all) that have accounts or entries, and whether what is new is enough.
+
+    It is not where a merchant was never proved, or where its last proof failed.
+    """
     return {row.merchant_id: row.is_marked for row in conn.execute(MERCHANTS, _bound(merchant_ids))}
 
 
@@ -93,7 +96,7 @@ def record(conn: Connection, merchant_ids: Sequence[str] | None, *, is_full: boo
     findings.record(
         conn,
         subject=SUBJECT,
-        closing=(*(CLASSES if is_full else CLOSED_BY_NEW_ENTRIES), CHECK_FAILED),
+        closing=(*CLASSES, CHECK_FAILED) if is_full else CLOSED_BY_NEW_ENTRIES,
         warnings=WARNINGS,
         merchant_ids=merchant_ids,
         run_id=run_id,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -24,6 +25,8 @@ LOCK_REPAIR = load("integrity/lock_repair")
 UNDO_REPAIR = load("integrity/undo_repair")
 REPAIRS = load("integrity/repairs")
 ACCEPT = load("integrity/accept")
+HAS_RECORDS = load("integrity/has_records")
+NO_LIMIT = 2**62
 
 NOT_INTACT = "its entries don't continue each other, or are not those that were sealed: the ledger has no one answer"
 NEEDS_TRUST = (
@@ -82,15 +85,16 @@ def repair(conn: Connection, plan: RepairPlan, *, reason: str, actor: str) -> tu
 
 
 def undo(conn: Connection, number: int, *, actor: str) -> Repair:
-    """Take back what a repair changed, by how much it did; raise when there is none or it was undone."""
+    """Take back what a repair changed, as far as that can be; raise when there is none or it was undone."""
     row = conn.execute(LOCK_REPAIR, {"repair_id": number}).mappings().one_or_none()
     if row is None:
         raise NoSuchRepairError(number)
     made = Repair(**row)
     if made.undone_by is not None and made.undone_at is not None:
         raise RepairUndoneError(number, by=made.undone_by, at=made.undone_at)
-    conn.execute(UNDO_REPAIR, {"repair_id": number, "actor": actor})
-    return made
+    conn.execute(LOCK_ACCOUNT, {"merchant_id": made.merchant_id, "account_id": made.account_id})
+    undone = conn.execute(UNDO_REPAIR, {"repair_id": number, "actor": actor}).mappings().one()
+    return replace(made, **undone)
 
 
 def repairs(conn: Connection, *, merchant_id: str | None = None, limit: int = 100) -> Sequence[Repair]:
@@ -100,15 +104,46 @@ def repairs(conn: Connection, *, merchant_id: str | None = None, limit: int = 10
 
 
 def accept(conn: Connection, number: int, *, reason: str, actor: str) -> Finding:
-    """Leave what a finding says as it is: it turns no check red any more, as long as its points stay the same."""
+    """Leave what a finding says as it is: it turns no check red any more, as long as it stays the same.
+
+    Raises `NoSuchFindingError`, and `NotAcceptableError` for what is closed or can be put right.
+    """
     found = findings.findings(conn, subject=SUBJECT, number=number, is_closed_too=True)
     if not found:
         raise NoSuchFindingError(number)
     (one,) = found
-    if one.closed_at is not None or one.class_name in (*REPAIRABLE, CHECK_FAILED):
-        raise NotAcceptableError(number, class_name=one.class_name, is_closed=one.closed_at is not None)
-    conn.execute(ACCEPT, {"finding_id": number, "reason": reason, "actor": actor})
+    account_id = int(one.object_id) if one.class_name in REPAIRABLE else None
+    is_open = one.closed_at is None
+    if not is_open or (one.accepted_at is None and not _acceptable(conn, found, account_id=account_id)):
+        raise NotAcceptableError(number, class_name=one.class_name, is_closed=not is_open)
+    conn.execute(ACCEPT, {"finding_ids": [number], "reason": reason, "actor": actor})
     return one
+
+
+def accept_all(conn: Connection, *, merchant_id: str, class_name: str, reason: str, actor: str) -> tuple[int, int]:
+    """Accept all open findings of a class at a merchant; return how many, and of how many `accept` would refuse."""
+    found = findings.findings(conn, subject=SUBJECT, merchant_id=merchant_id, classes=[class_name], limit=NO_LIMIT)
+    chosen = _acceptable(conn, found)
+    conn.execute(ACCEPT, {"finding_ids": chosen, "reason": reason, "actor": actor})
+    return len(chosen), len(found) - len(chosen)
+
+
+def _acceptable(conn: Connection, found: Sequence[Finding], *, account_id: int | None = None) -> list[int]:
+    """Return the numbers of those (all of one merchant) that nothing can put right, no ledger that is intact either."""
+    beyond_repair: set[str] = set()
+    if any(one.class_name in REPAIRABLE for one in found):
+        planned = plans(conn, merchant_id=found[0].merchant_id, account_id=account_id)
+        beyond_repair = {str(plan.account_id) for plan in planned if plan.refusal == NOT_INTACT}
+    return [
+        one.finding_id
+        for one in found
+        if one.class_name != CHECK_FAILED and (one.class_name not in REPAIRABLE or one.object_id in beyond_repair)
+    ]
+
+
+def has_records(conn: Connection, merchant_id: str) -> bool:
+    """Return whether a merchant has, or had, a finding, a repair or a proof."""
+    return conn.execute(HAS_RECORDS, {"merchant_id": merchant_id}).scalar_one()
 
 
 def _refusal(*, is_intact: bool, is_trusted: bool, is_changed: bool) -> str | None:

@@ -1,8 +1,10 @@
 """The nightly proof: all merchants in one transaction, and one by one where that is refused."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -10,8 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import findings, integrity, integrity_repairs, merchant_jobs
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
+from loyalty_pipelines.domain.findings import AtRisk, OpenFindings, amounts_by_currency
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, JOB, SUBJECT, MerchantProof
 from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
+
+Row = TypeVar("Row", OpenFindings, AtRisk)
 
 
 def prove(
@@ -96,26 +101,48 @@ def _prove(
         if is_full:
             # A look at what is new is no proof of all: success is what the night has done.
             merchant_jobs.record_successes(conn, group, job=JOB, run_id=run_id)
-        proved = integrity.count_proved(conn)
-        found = findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope)
+        return _proofs(conn, group, scope, is_full=is_full, proved=integrity.count_proved(conn))
+
+
+def _proofs(
+    conn: Connection,
+    group: Sequence[str],
+    scope: Sequence[str] | None,
+    *,
+    is_full: bool,
+    proved: Mapping[str, tuple[int, int]],
+    failure: str | None = None,
+) -> Sequence[MerchantProof]:
+    found = _by_merchant(findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope))
+    costs = _by_merchant(findings.at_risk(conn, subject=SUBJECT, merchant_ids=scope))
     return [
         MerchantProof(
             merchant_id=name,
             is_full=is_full,
             accounts=proved.get(name, (0, 0))[0],
             entries=proved.get(name, (0, 0))[1],
-            findings=tuple(one for one in found if one.merchant_id == name),
+            findings=tuple(found[name]),
+            points_at_risk=sum(one.points for one in costs[name]),
+            amounts_at_risk=amounts_by_currency((one.currency, one.amount) for one in costs[name]),
+            failure=failure,
         )
         for name in group
     ]
+
+
+def _by_merchant(rows: Iterable[Row]) -> Mapping[str, Sequence[Row]]:
+    grouped: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row.merchant_id].append(row)
+    return grouped
 
 
 def _failed(engine: Engine, merchant_id: str, why: str, *, is_full: bool, run_id: str | None) -> MerchantProof:
     with engine.begin() as conn:
         findings.record_failure(conn, merchant_id, subject=SUBJECT, class_name=CHECK_FAILED, why=why, run_id=run_id)
         merchant_jobs.record_failure(conn, merchant_id, job=JOB, run_id=run_id, failure=why)
-        found = findings.open_findings(conn, subject=SUBJECT, merchant_ids=[merchant_id])
-    return MerchantProof(merchant_id=merchant_id, is_full=is_full, findings=tuple(found), failure=why)
+        (failed,) = _proofs(conn, [merchant_id], [merchant_id], is_full=is_full, proved={}, failure=why)
+    return failed
 
 
 def apply_repairs(
@@ -134,6 +161,8 @@ def apply_repairs(
 
 def undo_repair(engine: Engine, number: int, *, actor: str) -> Repair:
     """Take back what a repair changed, and prove its merchant in full: what was wrong is a finding again.
+
+    What can't be taken back any more is in the `columns_left` of the result.
 
     Raises `NoSuchRepairError` and `RepairUndoneError`.
     """

@@ -1,12 +1,16 @@
 """What a proof found wrong: a row that opens when it is seen, and closes when it is gone."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from loyalty_pipelines.domain.errors import LoyaltyError
+
+# Of a merchant that the shop does not list, at least not now.
+UNKNOWN_CURRENCY = "of unknown currency"
 
 
 class NoSuchFindingError(LoyaltyError):
@@ -47,14 +51,37 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFindings:
-    """How many findings of one class a merchant has that nobody has accepted, and what they cost together."""
+    """How many findings of one class a merchant has that nobody has accepted, and what they cost together.
+
+    Points that somebody has too many and points that somebody has too few are summed apart: neither makes up for the
+    other.
+    """
 
     merchant_id: str
     class_name: str
     severity: str
     findings: int
-    points_difference: int
-    points_at_risk: int
+    points_too_many: int
+    points_too_few: int
     amount_at_risk: Decimal
     currency: str | None
     first_seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtRisk:
+    """What a merchant's open findings cost in one currency (None: nobody knows which): the largest of each object."""
+
+    merchant_id: str
+    currency: str | None
+    points: int
+    amount: Decimal
+
+
+def amounts_by_currency(amounts: Iterable[tuple[str | None, Decimal]]) -> Mapping[str, Decimal]:
+    """Return the sum per currency, by name: amounts of two currencies are never added."""
+    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for currency, amount in amounts:
+        if currency is not None or amount:
+            sums[currency or UNKNOWN_CURRENCY] += amount
+    return dict(sorted(sums.items()))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.findings import OpenFindings
@@ -118,13 +119,19 @@ def require_class(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MerchantProof:
-    """What the proof of one merchant looked at and found; `failure`: why it could not be proved."""
+    """What the proof of one merchant looked at and found; `failure`: why it could not be proved.
+
+    `points_at_risk`, and `amounts_at_risk` by currency: of each account or order that something is wrong with, the
+    finding that costs most.
+    """
 
     merchant_id: str
     is_full: bool
     accounts: int = 0
     entries: int = 0
     findings: Sequence[OpenFindings] = field(default_factory=tuple)
+    points_at_risk: int = 0
+    amounts_at_risk: Mapping[str, Decimal] = field(default_factory=dict)
     failure: str | None = None
 
     @property
@@ -132,20 +139,14 @@ class MerchantProof:
         """Return how many findings are open."""
         return sum(one.findings for one in self.findings)
 
-    @property
-    def points_at_risk(self) -> int:
-        """Return by how many points, in sum, something is wrong."""
-        return sum(one.points_at_risk for one in self.findings)
-
     def metadata(self) -> Mapping[str, int | float | str]:
         """Return what the run shows of the merchant."""
-        amounts = sum((one.amount_at_risk for one in self.findings), start=0)
         return {
             "accounts": self.accounts,
             "entries": self.entries,
             "findings": self.open_findings,
             "points at risk": self.points_at_risk,
-            "amount at risk": float(amounts),
+            **{f"amount at risk {currency}": float(amount) for currency, amount in self.amounts_at_risk.items()},
             "classes": ", ".join(sorted({one.class_name for one in self.findings})) or "none",
             "proof": "full" if self.is_full else "new entries",
         }

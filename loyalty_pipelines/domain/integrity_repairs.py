@@ -1,6 +1,6 @@
 """Putting right columns of accounts that drifted from an intact ledger: the one answer that the ledger gives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -66,7 +66,7 @@ class RepairPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """A repair that was made, and whether it was undone."""
+    """A repair that was made, and whether it was undone; `columns_left`: what that could not take back any more."""
 
     merchant_id: str
     repair_id: int
@@ -78,3 +78,4 @@ class Repair:
     applied_at: datetime
     undone_by: str | None
     undone_at: datetime | None
+    columns_left: Sequence[str]

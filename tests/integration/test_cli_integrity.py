@@ -90,7 +90,7 @@ def test_a_repair_is_planned_applied_and_undone(wrong: Shop, cli: Run) -> None:
     assert "drift" in cli("integrity", "repairs").out
     assert "closed" in cli("integrity", "findings", "--all").out
     undone = cli("integrity", "repair", "--undo", "1", "--actor", "Lou")
-    assert undone.out == f"Repair 1 of {ann(wrong)} at m1 is undone, and was proved again\n"
+    assert undone.out == f"Repair 1 of {ann(wrong)} at m1 is undone, and was proved again.\n"
     assert wrong.balance() == 15
     assert "balance_differs" in cli("integrity", "findings").out
     assert "by Lou" in cli("integrity", "repairs").out
@@ -120,6 +120,81 @@ def test_a_changed_history_is_accepted(wrong: Shop, cli: Run) -> None:
     cli("integrity", "check", "--full")
 
 
+def test_what_is_too_much_and_what_is_too_little_are_shown_beside_each_other(wrong: Shop, cli: Run) -> None:
+    drift(wrong)
+    wrong.run("UPDATE loyalty.accounts SET balance = balance - 5 WHERE customer_id = 'bob'")
+    done = cli("integrity", "check", "--full", status=1)
+    assert "points too many" in done.out
+    (line,) = [line for line in done.out.splitlines() if "balance_differs" in line]
+    assert line.split()[2:7] == ["2", "5", "5", "2.5", "EUR"]
+    (found,) = json.loads(cli("integrity", "check", "--json", status=1).out)["merchants"][0]["findings"]
+    assert (found["points_too_many"], found["points_too_few"]) == (5, 5)
+
+
+def test_what_an_undo_has_left_is_said(wrong: Shop, cli: Run) -> None:
+    wrong.run("SELECT loyalty.reserve_points('m1', 'ann', 'r1', 5)")
+    wrong.run("UPDATE loyalty.accounts SET held = 1, next_seq = next_seq - 1 WHERE held = 5")
+    cli("integrity", "check", "--full", status=1)
+    cli("integrity", "repair", "--apply", "--reason", "drift")
+    wrong.run("SELECT loyalty.release_points('m1', 'r1')")
+    undone = cli("integrity", "repair", "--undo", "1", "--actor", "Lou")
+    assert undone.out == (
+        f"Repair 1 of {ann(wrong)} at m1 is undone, and was proved again. Left as it is by now: held.\n"
+    )
+    assert "by Lou, but for held" in cli("integrity", "repairs").out
+    (made,) = json.loads(cli("integrity", "repairs", "--json").out)["repairs"]
+    assert made["columns_left"] == ["held"]
+
+
+def lower_orders(shop: Shop) -> None:
+    corrupt(shop, "UPDATE loyalty.order_points SET target_points = target_points - 1, "
+            "in_force_points = in_force_points - 1 WHERE merchant_id = 'm1'")  # fmt: skip
+
+
+def test_all_findings_of_a_class_are_accepted_at_once(wrong: Shop, cli: Run) -> None:
+    lower_orders(wrong)
+    cli("integrity", "check", "--full", status=1)
+    of_class = ("--class", "order_points_differ", "--merchant", "m1", "--reason", "import")
+    done = cli("integrity", "accept", *of_class, "--actor", "Kim")
+    assert done.out == "2 findings of class order_points_differ at m1 are accepted.\n"
+    assert cli("integrity", "findings").out == "No findings.\n"
+    assert "by Kim" in cli("integrity", "findings", "--all").out
+    assert cli("integrity", "accept", *of_class).out == "There is no open finding of class order_points_differ at m1.\n"
+
+
+def test_of_many_findings_those_that_can_be_put_right_are_not_accepted(wrong: Shop, cli: Run) -> None:
+    wrong.run("UPDATE loyalty.accounts SET balance = balance + 1 WHERE merchant_id = 'm1'")
+    corrupt(wrong, "DELETE FROM loyalty.ledger_entries WHERE merchant_id = 'm1' AND points = 20")
+    cli("integrity", "check", "--full", status=1)
+    of_class = ("--class", "balance_differs", "--merchant", "m1", "--reason", "gone")
+    done = cli("integrity", "accept", *of_class, status=1)
+    assert done.out == (
+        "1 finding of class balance_differs at m1 is accepted.\n"
+        "1 can be put right, and is not accepted: see 'loyalty integrity repair'.\n"
+    )
+    listed = cli("integrity", "findings", "--class", "balance_differs")
+    assert ann(wrong) in listed.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("findings",), ("repair",), ("repairs",), ("accept", "--class", "balance_differs", "--reason", "x")],
+)
+def test_a_merchant_that_nobody_knows_is_no_all_clear(wrong: Shop, cli: Run, arguments: tuple[str, ...]) -> None:
+    assert "n1" in cli("integrity", *arguments, "--merchant", "n1", status=1).err
+
+
+def test_a_merchant_of_whom_only_findings_and_repairs_are_left_is_known(wrong: Shop, cli: Run) -> None:
+    drift(wrong)
+    cli("integrity", "check", "--full", status=1)
+    for table in ("ledger_entries", "accounts", "order_points", "programs"):
+        corrupt(wrong, f"DELETE FROM loyalty.{table} WHERE merchant_id = 'm1'")
+    corrupt(wrong, "DELETE FROM sample_shop.merchants WHERE id = 'm1'")
+    assert "balance_differs" in cli("integrity", "findings", "--merchant", "m1").out
+    assert cli("integrity", "repairs", "--merchant", "m1").out == "No repairs.\n"
+    assert "account_missing" in cli("integrity", "check", "--merchant", "m1", "--full", status=1).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -138,6 +213,9 @@ def test_what_there_is_not_is_said_in_a_line(wrong: Shop, cli: Run, arguments: t
     ("arguments", "said"),
     [
         (("repair", "--apply"), "--apply needs --reason TEXT"),
+        (("accept", "--reason", "x"), "Name the finding's NUMBER, or --class and --merchant for many."),
+        (("accept", "1", "--class", "balance_differs", "--reason", "x"), "Name the finding's NUMBER"),
+        (("accept", "--class", "balance_differs", "--reason", "x"), "Name the finding's NUMBER"),
         (("repair", "--apply", "--plan", "--reason", "x"), "Name one of --plan, --apply and --undo REPAIR."),
     ],
 )

@@ -65,10 +65,29 @@ def test_each_merchant_shows_what_was_proved_and_what_is_wrong(shop: Shop, insta
     assert prove(instance).success
     shown = materialized(instance)
     assert shown["m1"] == {
-        "accounts": 1, "entries": 1, "findings": 0, "points at risk": 0, "amount at risk": 0.0, "classes": "none",
+        "accounts": 1, "entries": 1, "findings": 0, "points at risk": 0, "classes": "none",
         "proof": "full",
     }  # fmt: skip
-    assert (shown["m2"]["findings"], shown["m2"]["points at risk"], shown["m2"]["amount at risk"]) == (1, 4, 8.0)
+    assert (shown["m2"]["findings"], shown["m2"]["points at risk"], shown["m2"]["amount at risk JPY"]) == (1, 4, 8.0)
+    shop.run("UPDATE loyalty.accounts SET balance = balance - 4 WHERE merchant_id = 'm2'")
+    assert prove(instance).success
+    shown = materialized(instance)
+    assert (shown["m2"]["findings"], shown["m2"]["points at risk"], shown["m2"]["amount at risk JPY"]) == (0, 0, 0.0)
+
+
+def test_what_one_account_costs_is_its_largest_finding_not_their_sum(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.order("2", 100)
+    shop.order("3", 30, customer="bob")
+    shop.award()
+    corrupt(
+        shop,
+        "DELETE FROM loyalty.ledger_entries WHERE merchant_id = 'm1' AND points = 100",
+        "UPDATE loyalty.accounts SET balance = balance - 7 WHERE customer_id = 'bob'",
+    )
+    assert prove(instance).success
+    shown = materialized(instance)["m1"]
+    # Two findings of ann's account, one of her order, one of bob's account.
+    assert (shown["findings"], shown["points at risk"], shown["amount at risk EUR"]) == (4, 207, 103.5)
 
 
 def test_a_proof_of_one_merchant_leaves_the_others(shop: Shop, instance: dg.DagsterInstance) -> None:
@@ -146,6 +165,45 @@ def test_a_red_sentence_shows_how_many_how_much_since_when_and_the_ten_largest(
     points = [int(str(record.data["points_difference"])) for record in largest.records]
     assert (len(points), points) == (10, sorted(points, reverse=True))
     assert red.description and "13 findings at 2 merchants since " in red.description
+
+
+def test_points_of_one_customer_too_many_and_of_another_one_too_few_are_both_shown(
+    shop: Shop, instance: dg.DagsterInstance
+) -> None:
+    shop.order("2", 100, customer="bob")
+    shop.award()
+    for customer, change in (("ann", 50), ("bob", -50)):
+        shop.run(
+            "UPDATE loyalty.accounts SET balance = balance + :change WHERE merchant_id = 'm1' AND customer_id = :one",
+            change=change,
+            one=customer,
+        )
+    proved(shop)
+    red = checked(instance)["balances_equal_the_sum_of_entries"]
+    values = {name: one.value for name, one in red.metadata.items()}
+    assert (values["points too many"], values["points too few"]) == (50, 50)
+    by_merchant = red.metadata["by merchant"]
+    assert isinstance(by_merchant, dg.TableMetadataValue)
+    (row,) = by_merchant.records
+    assert (row.data["points_too_many"], row.data["points_too_few"]) == (50, 50)
+
+
+def test_money_that_is_at_risk_no_more_is_plotted_as_nothing(shop: Shop, instance: dg.DagsterInstance) -> None:
+    for change, amount in (("+ 4", 2.0), ("- 4", 0.0)):
+        shop.run(f"UPDATE loyalty.accounts SET balance = balance {change} WHERE merchant_id = 'm1'")
+        proved(shop)
+        found = checked(instance)
+        for sentence, expected in (("balances_equal_the_sum_of_entries", amount), ("no_order_is_awarded_twice", 0.0)):
+            assert found[sentence].metadata["amount at risk EUR"].value == expected
+
+
+def test_money_of_a_merchant_whose_currency_is_not_known_is_no_less(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.run("DELETE FROM sample_shop.merchants WHERE id = 'm1'")
+    shop.run("UPDATE loyalty.accounts SET balance = balance + 4 WHERE merchant_id = 'm1'")
+    proved(shop)
+    red = checked(instance)["balances_equal_the_sum_of_entries"]
+    assert red.description and red.description.endswith(", 4 points, 2.00 of unknown currency.")
+    assert red.metadata["amount at risk of unknown currency"].value == 2.0
 
 
 def test_a_date_that_is_too_late_is_a_warning(shop: Shop, instance: dg.DagsterInstance) -> None:

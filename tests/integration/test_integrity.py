@@ -144,6 +144,15 @@ DAMAGES = (
     Damage("an entry that says something else",
            [f"UPDATE loyalty.ledger_entries SET reference_id = 'else' WHERE {ANN} AND seq = 1"],
            {("history_changed", "{ann}", 0)}),
+    Damage("an entry of another day",
+           [f"UPDATE loyalty.ledger_entries SET recorded_at = now() - interval '40 days' WHERE {ANN} AND seq = 2"],
+           {("history_changed", "{ann}", 0)}),
+    Damage("an entry of another kind of reference",
+           [f"UPDATE loyalty.ledger_entries SET reference_type = 'gift' WHERE {ANN} AND seq = 1"],
+           {("history_changed", "{ann}", 0)}),
+    Damage("an entry with another number of its reference",
+           [f"UPDATE loyalty.ledger_entries SET reference_seq = 70 WHERE {ANN} AND seq = 1"],
+           {("history_changed", "{ann}", 0)}),
     Damage("an account removed with all that it had",
            ["DELETE FROM loyalty.ledger_entries WHERE account_id IN (SELECT account_id FROM loyalty.accounts "
             "WHERE customer_id = 'cat')", "DELETE FROM loyalty.accounts WHERE customer_id = 'cat'"],
@@ -469,6 +478,27 @@ def test_a_merchant_that_cannot_be_proved_is_a_finding_and_the_others_are_proved
     assert found(history, classes=[CHECK_FAILED]) == []
     with reading(history.engine) as conn:
         assert unproved(conn, hours=26) == []
+
+
+def test_a_merchant_that_cannot_be_proved_is_tried_in_full_each_hour_until_that_succeeds(history: Shop) -> None:
+    proved(history)
+    begin_anew(history)
+    next_seq = history.account("cat").next_seq
+    # An account without new entries: the hour's proof has no reason to look at it.
+    corrupt(
+        history,
+        "ALTER TABLE loyalty.accounts DROP CONSTRAINT accounts_seq_starts_at_one",
+        "UPDATE loyalty.accounts SET next_seq = -9223372036854775808 WHERE customer_id = 'cat'",
+    )
+    for is_full in (True, False, False):
+        (failed,) = prove(history.engine, is_full=is_full, run_id="proof")
+        assert (failed.is_full, "out of range" in (failed.failure or "")) == (True, True)
+    (one,) = found(history, classes=[CHECK_FAILED])
+    assert (one.times_seen, one.closed_at) == (3, None)
+    history.run("UPDATE loyalty.accounts SET next_seq = :next_seq WHERE customer_id = 'cat'", next_seq=next_seq)
+    for is_full in (True, False):
+        (done,) = proved(history, is_full=False)
+        assert (done.is_full, found(history)) == (is_full, [])
 
 
 def test_a_merchant_is_late_when_its_full_proof_is_and_never_before_it_had_accounts_for_so_long(history: Shop) -> None:

@@ -38,7 +38,7 @@ COMMENT ON TABLE loyalty.findings IS
 COMMENT ON COLUMN loyalty.findings.points_difference IS
 'Points that somebody has too many (positive) or too few (negative) by it.';
 COMMENT ON COLUMN loyalty.findings.accepted_at IS
-'Since when somebody has decided to leave it as it is: it turns no check red, as long as its points stay the same.';
+'Since when somebody has decided to leave it as it is: it turns no check red, as long as it stays the same.';
 COMMENT ON COLUMN loyalty.findings.evidence IS 'The rows that prove it: ids and numbers, no personal data.';
 
 -- Everybody who has accounts, whether the shop lists them or not: a step along accounts_pkey for each, not all accounts.
@@ -106,12 +106,15 @@ CREATE TABLE loyalty.integrity_repairs (
     applied_at timestamptz NOT NULL DEFAULT now(),
     undone_by text,
     undone_at timestamptz,
+    columns_left text[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (merchant_id, repair_id)
 );
 CREATE INDEX integrity_repairs_by_number ON loyalty.integrity_repairs (repair_id);
 CREATE INDEX integrity_repairs_by_account ON loyalty.integrity_repairs (merchant_id, account_id);
 COMMENT ON TABLE loyalty.integrity_repairs IS
 'Columns of accounts that had drifted from an intact ledger and were set right, with what they were before.';
+COMMENT ON COLUMN loyalty.integrity_repairs.columns_left IS
+'What undoing it left as it was by then: a number that is another one since, points or stamps that are gone since.';
 COMMENT ON COLUMN loyalty.integrity_repairs.last_seq IS
 'The account''s last entry then. Where its balance was repaired, entries from first_seq to the one after last_seq may begin
 with another balance than the one before ended with: it had drifted, and was set right.';
@@ -133,15 +136,29 @@ AS $function$
 $function$;
 
 CREATE FUNCTION loyalty.entry_digest(
-    seq bigint, kind text, points bigint, balance_after bigint, stamps integer, reference_id text
+    seq bigint, kind text, points bigint, balance_after bigint, stamps integer, reference_type text, reference_id text,
+    reference_seq integer, recorded_at timestamptz
 ) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
-    -- What an entry says. The functions are those of hash partitioning, which keep their values over versions.
+    -- What an entry says. The functions are those of hash partitioning, which keep their values over versions. Of an instant
+    -- as its distance from another one: PostgreSQL before 18 has no function for it that is the same in every time zone.
     SELECT hashtextextended(
         reference_id,
         hashtextextended(
-            kind, hashint8extended(points, hashint8extended(balance_after, hashint8extended(stamps::bigint, seq)))
+            reference_type,
+            hashtextextended(
+                kind,
+                interval_hash_extended(
+                    recorded_at - timestamptz '2000-01-01 00:00:00+00',
+                    hashint8extended(
+                        points,
+                        hashint8extended(
+                            balance_after, hashint8extended((stamps::bigint << 32) # reference_seq::bigint, seq)
+                        )
+                    )
+                )
+            )
         )
     )
 $function$;
@@ -259,13 +276,32 @@ CREATE FUNCTION loyalty.date_problem(
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $function$
     -- What is wrong with the date of an account with points: none, before the rule's, or after it though nobody was told.
-    -- Most dates are right: that is asked first.
+    -- Where points never expire any date is too early. Most dates are right: that is asked first.
     SELECT CASE
         WHEN NOT is_active OR balance <= 0 OR last_activity_at IS NULL THEN NULL
-        WHEN expires_at IS NULL THEN 'date_missing'
         WHEN expires_at = loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN NULL
+        WHEN coalesce(points_expiration_days, 0) <= 0 THEN CASE WHEN expires_at IS NOT NULL THEN 'date_too_early' END
+        WHEN expires_at IS NULL THEN 'date_missing'
         WHEN expires_at < loyalty.expiry_instant(last_activity_at, points_expiration_days, timezone) THEN 'date_too_early'
         WHEN warned_for IS DISTINCT FROM expires_at THEN 'date_too_late'
+    END
+$function$;
+
+CREATE FUNCTION loyalty.accepted_evidence(class text, evidence jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- What of a finding's evidence has to stay, beside its points, so that it stays accepted. The balance and the last entry of
+    -- an account go on while it is used; orders, redemptions, dates and mails say nothing but what is wrong.
+    SELECT CASE
+        WHEN class IN ('balance_differs', 'held_differs', 'debt_not_allowed') THEN NULL
+        WHEN class IN ('entries_missing', 'chain_broken') THEN evidence -> 'broken_entries'
+        WHEN class = 'stamps_differ'
+            THEN to_jsonb((evidence ->> 'stamps')::bigint - (evidence ->> 'sum_of_stamps')::bigint)
+        WHEN class = 'next_seq_behind'
+            THEN to_jsonb((evidence ->> 'next_seq')::bigint - (evidence ->> 'last_entry')::bigint)
+        WHEN class = 'last_expiry_differs'
+            THEN jsonb_build_array(evidence -> 'last_expiry_seq', evidence -> 'last_expiry')
+        ELSE evidence
     END
 $function$;
 
@@ -279,8 +315,8 @@ CROSS JOIN LATERAL loyalty.merchant_terms(k.merchant_id) AS t
 WHERE k.is_complete
     AND k.is_program_active
     AND t.is_program_active
-    AND k.points_expiration_days > 0
-    AND t.points_expiration_days = k.points_expiration_days
+    -- NULL, like 0: never.
+    AND greatest(t.points_expiration_days, 0) = greatest(k.points_expiration_days, 0)
     AND k.timezone = CASE WHEN t.is_timezone_usable THEN t.timezone ELSE 'UTC' END
     -- A version that came and was taken back since has left dates that are not of these terms, as in sql/expiry/survey.sql.
     AND NOT EXISTS (
@@ -291,7 +327,28 @@ WHERE k.is_complete
             AND greatest(p.valid_from, p.created_at) > k.recorded_at
     );
 COMMENT ON VIEW loyalty.settled_expiry_terms IS
-'Merchants whose points expire, and whose dates were all computed by the terms of now: others wait for their next night.';
+'Merchants whose dates were all computed by the terms of now, or who have none: others wait for their next night.';
+
+CREATE FUNCTION loyalty.warnings_of_date(
+    p_merchant_id text, p_account_id bigint, p_customer_id text, p_expires_at timestamptz, p_timezone text
+) RETURNS TABLE (notification_id bigint)
+LANGUAGE sql STABLE
+AS $function$
+    -- Warnings in the outbox that name this date to the customer, or to one who was merged into this one.
+    SELECT n.notification_id
+    FROM (
+        SELECT p_account_id AS account_id
+        UNION ALL
+        SELECT f.account_id
+        FROM loyalty.merged_customers AS m
+        INNER JOIN loyalty.accounts AS f ON f.merchant_id = m.merchant_id AND f.customer_id = m.customer_id
+        WHERE m.merchant_id = p_merchant_id COLLATE "C" AND m.into_customer_id = p_customer_id COLLATE "C"
+    ) AS own
+    INNER JOIN loyalty.notifications AS n
+        ON n.merchant_id = p_merchant_id COLLATE "C"
+        AND n.dedupe_key = loyalty.warning_key(own.account_id, p_expires_at, p_timezone) COLLATE "C"
+    WHERE n.status <> 'void'
+$function$;
 
 CREATE FUNCTION loyalty.sealed_part(p_merchant_id text, p_account_id bigint)
 RETURNS TABLE (entries bigint, entries_now bigint, points_more numeric, sealed_at timestamptz, is_unchanged boolean)
@@ -312,7 +369,13 @@ AS $function$
             count(*) AS entries,
             coalesce(sum(e.points), 0) AS points,
             coalesce(
-                bit_xor(loyalty.entry_digest(e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_id)), 0
+                bit_xor(
+                    loyalty.entry_digest(
+                        e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_type, e.reference_id,
+                        e.reference_seq, e.recorded_at
+                    )
+                ),
+                0
             ) AS digest
         FROM loyalty.ledger_entries AS e
         WHERE e.merchant_id = p_merchant_id COLLATE "C" AND e.account_id = p_account_id AND e.seq <= z.entries

@@ -69,8 +69,14 @@ kept AS (
         currency = excluded.currency,
         evidence = excluded.evidence,
         times_seen = f.times_seen + 1,
-        -- What was accepted was this difference, not another one.
-        accepted_at = CASE WHEN f.points_difference = excluded.points_difference THEN f.accepted_at END,
+        -- What was accepted was this difference, not another one, also where no points differ.
+        accepted_at = CASE
+            WHEN
+                f.points_difference = excluded.points_difference
+                AND loyalty.accepted_evidence(f.class, f.evidence)
+                IS NOT DISTINCT FROM loyalty.accepted_evidence(f.class, excluded.evidence)
+                THEN f.accepted_at
+        END,
         last_seen_at = now(),
         run_id = excluded.run_id
     RETURNING f.finding_id

@@ -4,8 +4,9 @@ SELECT
     f.class AS class_name,
     f.severity,
     count(*) AS findings,
-    sum(f.points_difference) AS points_difference,
-    sum(abs(f.points_difference)) AS points_at_risk,
+    -- Too many of one customer and too few of another one don't cancel each other.
+    sum(greatest(f.points_difference, 0)) AS points_too_many,
+    sum(greatest(-f.points_difference, 0)) AS points_too_few,
     sum(f.amount_at_risk) AS amount_at_risk,
     min(f.currency) AS currency,
     min(f.first_seen_at) AS first_seen_at
@@ -16,4 +17,4 @@ WHERE
     AND f.subject = :subject
     AND (CAST(:merchant_ids AS text[]) IS NULL OR f.merchant_id = ANY(CAST(:merchant_ids AS text[])))
 GROUP BY f.merchant_id, f.class, f.severity
-ORDER BY points_at_risk DESC, findings DESC, f.merchant_id, f.class;
+ORDER BY sum(abs(f.points_difference)) DESC, findings DESC, f.merchant_id, f.class;

@@ -1,5 +1,5 @@
--- Somebody has looked at a finding and leaves it as it is, in that name. A changed history is closed with it: its seal is
--- forgotten, and the next full proof seals what is there. Indexes account_seals_pkey, findings_by_number.
+-- Somebody has looked at findings and leaves them as they are, in that name. A changed history is closed with it: its seal
+-- is forgotten, and the next full proof seals what is there. Indexes account_seals_pkey, findings_by_number.
 WITH accepted AS (
     UPDATE loyalty.findings AS f
     SET
@@ -7,7 +7,7 @@ WITH accepted AS (
         accepted_by = :actor,
         accepted_because = :reason,
         closed_at = CASE WHEN f.class = 'history_changed' THEN now() END
-    WHERE f.finding_id = :finding_id AND f.closed_at IS NULL
+    WHERE f.finding_id = ANY(CAST(:finding_ids AS bigint[])) AND f.closed_at IS NULL
     RETURNING f.merchant_id, f.class, f.object_id
 )
 

@@ -37,17 +37,5 @@ WHERE
     AND a.warned_for = a.expires_at
     AND NOT EXISTS (
         SELECT 1
-        FROM (
-            SELECT a.account_id
-            UNION ALL
-            SELECT f.account_id
-            FROM loyalty.merged_customers AS m
-            INNER JOIN loyalty.accounts AS f ON f.merchant_id = m.merchant_id AND f.customer_id = m.customer_id
-            WHERE m.merchant_id = a.merchant_id AND m.into_customer_id = a.customer_id
-        ) AS own
-        INNER JOIN loyalty.notifications AS n
-            ON
-                n.merchant_id = a.merchant_id
-                AND n.dedupe_key = loyalty.warning_key(own.account_id, a.warned_for, t.timezone)
-        WHERE n.status <> 'void'
+        FROM loyalty.warnings_of_date(a.merchant_id, a.account_id, a.customer_id, a.warned_for, t.timezone)
     );

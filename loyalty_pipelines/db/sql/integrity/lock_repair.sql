@@ -1,4 +1,4 @@
--- A repair that is to be undone, with its account, locked in that order everywhere. Index integrity_repairs_by_number.
+-- Locks a repair that is to be undone; its account is locked after it. Index integrity_repairs_by_number.
 SELECT
     r.merchant_id,
     r.repair_id,
@@ -9,7 +9,8 @@ SELECT
     r.applied_by,
     r.applied_at,
     r.undone_by,
-    r.undone_at
+    r.undone_at,
+    r.columns_left
 FROM loyalty.integrity_repairs AS r
 WHERE r.repair_id = :repair_id
 FOR NO KEY UPDATE;

@@ -1,6 +1,7 @@
 -- The merchants that have or had accounts or entries, whether the shop lists them or not, and their marks. A mark ahead of
--- the server's own transactions is of another server, from whose backup this database was made: it counts as none. Skips
--- along ledger_entries_pkey, for entries whose accounts are gone.
+-- the server's own transactions is of another server, from whose backup this database was made: it counts as none, and so
+-- does that of a merchant whose last proof failed: what is new says nothing of what made it fail. Skips along
+-- ledger_entries_pkey, for entries whose accounts are gone; findings_open.
 WITH RECURSIVE with_entries AS (
     (SELECT e.merchant_id FROM loyalty.ledger_entries AS e ORDER BY e.merchant_id LIMIT 1)
     UNION ALL
@@ -17,7 +18,16 @@ WITH RECURSIVE with_entries AS (
 
 SELECT
     m.merchant_id,
-    coalesce(marks.verified_until <= pg_snapshot_xmax(pg_current_snapshot()), false) AS is_marked
+    coalesce(marks.verified_until <= pg_snapshot_xmax(pg_current_snapshot()), false)
+    AND NOT EXISTS (
+        SELECT 1
+        FROM loyalty.findings AS f
+        WHERE
+            f.merchant_id = m.merchant_id
+            AND f.subject = 'integrity'
+            AND f.class = 'check_failed'
+            AND f.closed_at IS NULL
+    ) AS is_marked
 FROM (
     SELECT a.merchant_id FROM loyalty.account_merchants AS a
     UNION

@@ -1,8 +1,9 @@
--- Accounts with an open finding of a class that an intact ledger settles, and what their columns should be. Not intact: an
--- entry is missing, doesn't add up, doesn't continue the one before, or is another one than was sealed. Where all entries
--- before the first that doesn't continue are sealed, it was written on a balance that had drifted, or changed before anybody
--- proved it: a person has to say which. :account_id NULL: all of them.
--- Indexes findings_open, accounts_pkey, ledger_entries_pkey.
+-- Accounts with an open finding of a class that an intact ledger settles and that nobody has accepted, and what their
+-- columns should be. Not intact: an entry is missing, doesn't add up, doesn't continue the one before, or is another one
+-- than was sealed. Where all entries before the first that doesn't continue are sealed, it was written on a balance that
+-- had drifted, or changed before anybody proved it: a person has to say which. A person has said so once of one inside a
+-- repair, also if that was undone since: only because of it were these entries sealed, and they are still the same.
+-- :account_id NULL: all of them. Indexes findings_open, accounts_pkey, ledger_entries_pkey, integrity_repairs_by_account.
 SELECT
     a.merchant_id,
     a.account_id,
@@ -11,7 +12,18 @@ SELECT
     AND h.unsound = 0
     AND a.next_seq - 1 <= h.last_seq
     AND sealed.is_unchanged
-    AND (h.broken = 0 OR h.first_broken_seq > sealed.entries) AS is_intact,
+    AND (
+        h.broken = 0
+        OR h.first_broken_seq > sealed.entries
+        OR EXISTS (
+            SELECT 1
+            FROM loyalty.integrity_repairs AS r
+            WHERE
+                r.merchant_id = a.merchant_id
+                AND r.account_id = a.account_id
+                AND h.first_broken_seq BETWEEN r.first_seq AND r.last_seq + 1
+        )
+    ) AS is_intact,
     h.broken > 0 AS is_trust_needed,
     CASE WHEN a.balance <> h.points THEN coalesce(h.first_broken_seq, h.last_seq + 1) END AS first_seq,
     h.last_seq,
@@ -36,6 +48,7 @@ FROM (
     FROM loyalty.findings AS f
     WHERE
         f.closed_at IS NULL
+        AND f.accepted_at IS NULL
         AND f.subject = 'integrity'
         AND f.object_type = 'account'
         AND f.class = ANY(CAST(:classes AS text[]))

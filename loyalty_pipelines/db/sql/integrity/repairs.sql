@@ -9,7 +9,8 @@ SELECT
     r.applied_by,
     r.applied_at,
     r.undone_by,
-    r.undone_at
+    r.undone_at,
+    r.columns_left
 FROM loyalty.integrity_repairs AS r
 WHERE CAST(:merchant_id AS text) IS NULL OR r.merchant_id = CAST(:merchant_id AS text)
 ORDER BY r.repair_id DESC

@@ -29,7 +29,10 @@ FROM (
         l.points,
         l.stamps,
         loyalty.links_digest(l.seq, l.balance_before, l.balance_after) AS links,
-        loyalty.entry_digest(l.seq, l.kind, l.points, l.balance_after, l.stamps, l.reference_id) AS digest,
+        loyalty.entry_digest(
+            l.seq, l.kind, l.points, l.balance_after, l.stamps, l.reference_type, l.reference_id, l.reference_seq,
+            l.recorded_at
+        ) AS digest,
         l.balance_after = l.balance_before + l.points AS is_adding_up,
         CASE l.reference_type
             WHEN 'order' THEN loyalty.share_digest(l.points, l.stamps, l.reference_id)

@@ -115,7 +115,13 @@ SELECT
     coalesce(sum(e.stamps), 0),
     coalesce(bit_xor(loyalty.links_digest(e.seq, e.balance_before, e.balance_after)), 0),
     coalesce(
-        bit_xor(loyalty.entry_digest(e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_id)), 0
+        bit_xor(
+            loyalty.entry_digest(
+                e.seq, e.kind, e.points, e.balance_after, e.stamps, e.reference_type, e.reference_id, e.reference_seq,
+                e.recorded_at
+            )
+        ),
+        0
     ),
     coalesce(bool_and(e.balance_after = e.balance_before + e.points), true),
     coalesce(
