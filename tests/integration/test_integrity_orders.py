@@ -236,7 +236,7 @@ def test_what_a_proof_looks_at_grows_with_how_much_is_wrong_and_not_with_its_squ
     with ordered.engine.connect() as conn, conn.begin():
         seen = explained(conn)
         integrity.find_everything(conn, None)
-        integrity.seal(conn)
+        integrity.seal(conn, is_full=True)
         integrity.record(conn, None, is_full=True, run_id="many")
         assert conn.exec_driver_sql("SELECT count(*) FROM found").scalar_one() == 2 * MANY
     assert len(seen) >= 10
