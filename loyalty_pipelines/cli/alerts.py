@@ -86,7 +86,7 @@ def test(channel: str | None, as_json: bool) -> None:
     from loyalty_pipelines.db.alerts import now
     from loyalty_pipelines.db.alerts_run import record_health
     from loyalty_pipelines.db.engine import reading
-    from loyalty_pipelines.domain.alerts import ChannelError, message_of_test
+    from loyalty_pipelines.domain.alert_messages import ChannelError, message_of_test
     from loyalty_pipelines.resources.alert_channels import channels_for
 
     settings = _settings()

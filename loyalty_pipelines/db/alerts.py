@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, RowMapping
 
 from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.alert_watch import FailedJob, OpenFindings
 from loyalty_pipelines.domain.alerts import (
     REMEMBERED,
     ChannelHealth,
     Claimed,
-    FailedJob,
-    OpenFindings,
     Problem,
     Severity,
     Silence,

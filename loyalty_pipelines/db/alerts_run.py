@@ -13,20 +13,11 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import alerts
 from loyalty_pipelines.db.engine import reading, with_retries
 from loyalty_pipelines.db.queue import queue_summary
+from loyalty_pipelines.domain.alert_messages import AlertChannel, ChannelError, message_about
 from loyalty_pipelines.domain.alert_settings import NOWHERE, AlertSettings
 from loyalty_pipelines.domain.alert_table import AlertTable
-from loyalty_pipelines.domain.alerts import (
-    AlertChannel,
-    Announced,
-    ChannelError,
-    Claimed,
-    Sight,
-    Source,
-    Watch,
-    compare,
-    message_about,
-    route_of,
-)
+from loyalty_pipelines.domain.alert_watch import Watch
+from loyalty_pipelines.domain.alerts import Announced, Claimed, Sight, Source, compare, route_of
 from loyalty_pipelines.domain.queue import QueueVerdict, judge_queue
 
 SENSOR = "alerts_sensor"

@@ -11,6 +11,7 @@ import requests
 import urllib3
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from loyalty_pipelines.domain.alert_messages import AlertChannel, ChannelError, Message
 from loyalty_pipelines.domain.alert_settings import (
     EMAIL,
     EMAIL_VARIABLE,
@@ -20,7 +21,6 @@ from loyalty_pipelines.domain.alert_settings import (
     WEBHOOK_VARIABLE,
     AlertSettings,
 )
-from loyalty_pipelines.domain.alerts import AlertChannel, ChannelError, Message
 from loyalty_pipelines.domain.mail_settings import MailSettings
 from loyalty_pipelines.domain.notifications import Mailbox, MailNotTakenError, MailServerError, OutgoingMail
 from loyalty_pipelines.resources.mail_transports import transport_for

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from loyalty_pipelines.domain.alert_messages import ChannelError, message_of_test
 from loyalty_pipelines.domain.alert_settings import alert_settings
-from loyalty_pipelines.domain.alerts import ChannelError, message_of_test
 from loyalty_pipelines.resources import alert_channels
 from loyalty_pipelines.resources.alert_channels import channels_for
 from tests.mail_server import MailServer, closed_port, mail_server

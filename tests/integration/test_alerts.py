@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from loyalty_pipelines.db import alerts
-from loyalty_pipelines.domain.alerts import Claimed, Message, State, message_about
+from loyalty_pipelines.domain.alert_messages import Message, message_about
+from loyalty_pipelines.domain.alerts import Claimed, State
 from loyalty_pipelines.resources.alert_channels import channels_for
 from tests.alerting import Alerting
 from tests.webhook import TOKEN, Webhook, webhook

@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from loyalty_pipelines.checks.runbooks import described
 from loyalty_pipelines.definitions import defs
+from loyalty_pipelines.domain.alert_messages import Links, message_about
 from loyalty_pipelines.domain.alert_settings import REMIND_AFTER, alert_settings
 from loyalty_pipelines.domain.alert_table import AlertTableError, parse_alert_table
 from loyalty_pipelines.domain.alerts import (
@@ -20,13 +21,11 @@ from loyalty_pipelines.domain.alerts import (
     Claimed,
     Event,
     Graded,
-    Links,
     Problem,
     Severity,
     State,
     compare,
     due_event,
-    message_about,
     quiet_time,
 )
 from loyalty_pipelines.resources.alert_table import read_alert_table
