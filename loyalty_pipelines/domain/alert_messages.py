@@ -7,7 +7,7 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any, Protocol
 
-from loyalty_pipelines.domain.alerts import Claimed, Event, Problem, Severity
+from loyalty_pipelines.domain.alerts import Claimed, Event, Problem, Severity, clean
 from loyalty_pipelines.domain.errors import LoyaltyError
 
 # A message names so many problems in full, and so many more by their title.
@@ -56,6 +56,10 @@ class AlertChannel(Protocol):
 
 class ChannelError(LoyaltyError):
     """A channel did not take a message; its text has no secret in it."""
+
+
+class UnansweredError(ChannelError):
+    """A message was sent, and nobody knows whether it was taken."""
 
 
 HEADS = {
@@ -121,7 +125,12 @@ def _rank(claimed: Claimed) -> tuple[bool, Severity, datetime, str]:
 def _key(claimed: Claimed) -> str:
     """Return what is the same of two messages about the same: a receiver can drop the second."""
     problem = claimed.problem
-    number = problem.reminders + 1 if claimed.event is Event.REMINDER else _severity(claimed).value
+    number: object = _severity(claimed).value
+    if claimed.event is Event.REMINDER:
+        number = problem.reminders + 1
+    elif claimed.event is Event.WORSE:
+        # It gets worse more than once, and what was not marked as told can be worse still.
+        number = f"{problem.times_worse + 1}/{number}/{problem.findings or 0:g}"
     return f"{problem.problem_id}/{claimed.event.value}/{number}"
 
 
@@ -145,11 +154,12 @@ def _lines(claimed: Claimed, *, links: Links, as_of: datetime) -> list[str]:
     problem = claimed.problem
     lines = [_head(claimed), _when(problem, as_of=as_of)]
     if problem.ended_at is not None:
-        return lines
+        return [*lines, f"Closed by hand: {clean(problem.close_reason)}"] if problem.close_reason else lines
     if problem.detail:
         lines.append(problem.detail)
     if problem.merchants:
-        lines.append(f"Merchants: {', '.join(problem.merchants)}")
+        more = problem.merchants_total - len(problem.merchants)
+        lines.append(f"Merchants: {', '.join(problem.merchants)}{f' and {more} more' if more > 0 else ''}")
     if runbook := links.to_runbook(problem.runbook):
         lines.append(f"What to do: {runbook}")
     if page := links.to_dagster(problem.place):
@@ -185,6 +195,7 @@ def _document(claimed: Claimed, *, links: Links) -> dict[str, Any]:
         "title": problem.title,
         "detail": problem.detail,
         "merchants": list(problem.merchants),
+        "merchants_total": max(problem.merchants_total, len(problem.merchants)),
         "numbers": dict(problem.numbers),
         "started_at": problem.started_at.isoformat(),
         "ended_at": problem.ended_at.isoformat() if problem.ended_at else None,

@@ -19,6 +19,10 @@ REMEMBERED = timedelta(days=1)
 LONGEST_P0_SILENCE = timedelta(hours=24)
 MAX_DETAIL = 600
 MAX_MERCHANTS = 10
+# A failed run of so long ago, and what somebody said of it, is forgotten.
+FORGOTTEN = timedelta(days=7)
+# So often a message is sent whose arrival nobody knows: then it counts as told.
+MOST_UNANSWERED = 3
 # The names of problems that are no check, job or asset.
 SILENT_SENSOR = "alerts_sensor"
 TABLE_PROBLEM = "alert_table"
@@ -73,6 +77,8 @@ class Symptom:
     detail: str = ""
     since: datetime
     merchants: tuple[str, ...] = ()
+    # How many there are, if more than are named.
+    merchants_total: int = 0
     numbers: Mapping[str, float] = field(default_factory=dict)
     place: str = ""
     # Of a check: the asset that it is of, such as shop/orders.
@@ -108,9 +114,11 @@ class Problem:
     name: str
     source: str
     severity: Severity
+    state: State = State.RED
     title: str
     detail: str
     merchants: tuple[str, ...]
+    merchants_total: int = 0
     numbers: Mapping[str, float]
     runbook: str
     place: str
@@ -122,9 +130,21 @@ class Problem:
     first_notified_at: datetime | None = None
     last_notified_at: datetime | None = None
     last_channel: str | None = None
+    told_state: State | None = None
     told_findings: float | None = None
+    times_worse: int = 0
     reminders: int = 0
+    # How often what is due was sent without an answer.
+    unanswered: int = 0
     end_notified_at: datetime | None = None
+    closed_at: datetime | None = None
+    closed_by: str | None = None
+    close_reason: str | None = None
+
+    @property
+    def findings(self) -> float | None:
+        """How many findings there are; None: it is not known, or it has none."""
+        return self.numbers.get("findings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +225,11 @@ class Announced:
     failures: Mapping[str, str] = field(default_factory=dict)
     unsent: int = 0
 
+    @property
+    def is_nobody_told(self) -> bool:
+        """Whether channels were asked and none took anything."""
+        return bool(self.failures and self.unsent and not self.sent)
+
 
 class AlertNotSentError(LoyaltyError):
     """No channel took the alerts: the tick fails, so that Dagster at least shows it."""
@@ -225,6 +250,18 @@ class UnknownProblemError(LoyaltyError):
         self.name = name
         hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "the table in docs/alerts.md has all."
         super().__init__(f"Nothing that alerts is called {name!r}: {hint}")
+
+
+class NotClosableError(LoyaltyError):
+    """A problem was to be closed that isn't there, or that ends by itself."""
+
+    def __init__(self, name: str, *, is_open: bool) -> None:
+        super().__init__(
+            f"{name} is no failed run, and only those are closed by hand: it ends when it is seen no more. "
+            f"'loyalty alerts silence {name}' keeps it quiet for some time."
+            if is_open
+            else f"There is no open problem {name!r}: 'loyalty alerts list' shows what is open."
+        )
 
 
 class SilenceTooLongError(LoyaltyError):
@@ -256,8 +293,13 @@ def compare(
 ) -> list[Problem]:
     """Return what to store: problems that start, that look otherwise now, that are gone or back, that are over.
 
-    `known` are the open problems and those that ended lately, the newest first.
+    `known` are the open problems, those that ended and those that somebody closed lately, the newest first. What began
+    before somebody closed it is not looked at again.
     """
+    closed: dict[str, datetime] = {}
+    for one in known:
+        if one.closed_at is not None:
+            closed[one.name] = max(one.closed_at, closed.get(one.name, one.closed_at))
     open_ones = {one.name: one for one in known if one.ended_at is None}
     ended: dict[str, Problem] = {}
     for one in known:
@@ -267,6 +309,8 @@ def compare(
     names: set[str] = set()
     for graded in seen:
         name = graded.symptom.name
+        if name in closed and graded.symptom.since <= closed[name]:
+            continue
         names.add(name)
         before = open_ones.get(name)
         after = _updated(before, graded) if before else _started(graded, before=ended.get(name), as_of=as_of)
@@ -288,9 +332,11 @@ def _started(graded: Graded, *, before: Problem | None, as_of: datetime) -> Prob
         name=symptom.name,
         source=symptom.source,
         severity=graded.severity,
+        state=symptom.state,
         title=clean(symptom.title),
         detail=clean(symptom.detail),
         merchants=tuple(clean(one) for one in symptom.merchants[:MAX_MERCHANTS]),
+        merchants_total=max(len(symptom.merchants), symptom.merchants_total),
         numbers={name: value for name, value in symptom.numbers.items() if isfinite(value)},
         runbook=graded.runbook,
         place=symptom.place,
@@ -304,9 +350,11 @@ def _updated(before: Problem, graded: Graded) -> Problem:
     return replace(
         before,
         severity=now.severity,
+        state=now.state,
         title=now.title,
         detail=now.detail,
         merchants=now.merchants,
+        merchants_total=now.merchants_total,
         numbers=now.numbers,
         runbook=now.runbook,
         place=now.place,
@@ -342,7 +390,7 @@ def due_event(
         return None
     if problem.notified_severity is None or problem.last_notified_at is None:
         return Event.STARTED
-    if problem.severity < problem.notified_severity or _has_more_findings(problem):
+    if problem.severity < problem.notified_severity or _is_known_now(problem) or _has_more_findings(problem):
         return Event.WORSE
     wait = remind_after[problem.severity]
     return Event.REMINDER if wait and as_of >= problem.last_notified_at + wait else None
@@ -350,7 +398,12 @@ def due_event(
 
 def _has_more_findings(problem: Problem) -> bool:
     """Return whether there are more than were told: an old one that is left must not hide the next one."""
-    return problem.told_findings is not None and problem.numbers.get("findings", 0) > problem.told_findings
+    return problem.told_findings is not None and (problem.findings or 0) > problem.told_findings
+
+
+def _is_known_now(problem: Problem) -> bool:
+    """Return whether what could not be looked at when somebody was told is red for certain now."""
+    return problem.told_state is State.BROKEN and problem.state is State.RED
 
 
 def route_of(

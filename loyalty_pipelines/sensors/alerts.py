@@ -61,7 +61,7 @@ def look_and_tell(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, a
         done = announce(engine, alerter.channels(settings), settings=settings)
     for channel, error in done.failures.items():
         context.log.warning(f"Channel {channel}: {error}")
-    if done.failures and not done.sent:
+    if done.is_nobody_told:
         raise AlertNotSentError(done)
     return dg.SkipReason(_summary(count, done))
 
