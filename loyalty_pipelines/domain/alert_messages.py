@@ -13,6 +13,8 @@ from loyalty_pipelines.domain.errors import LoyaltyError
 # A message names so many problems in full, and so many more by their title.
 IN_FULL = 10
 IN_SHORT = 40
+# Discord takes 2,000 characters, Rocket.Chat 5,000.
+LONGEST_SHORT_FORM = 1_900
 SCHEMA_VERSION = 1
 
 
@@ -36,11 +38,13 @@ class Links:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One message about one or many problems: for people, for Slack, for programs."""
+    """One message about one or many problems: for people, for Slack, for programs, and in few words."""
 
     subject: str
     text: str
     slack: str
+    # Subject and titles: for what does not take the whole.
+    short: str
     document: Mapping[str, Any]
     key: str
     at: datetime
@@ -87,6 +91,7 @@ def message_about(claimed: Sequence[Claimed], *, links: Links, as_of: datetime) 
         subject=subject,
         text="\n\n".join([*head, *blocks, *(["\n".join(short)] if short else [])]) + "\n",
         slack="\n\n".join([*map(_slack, head), *slack_blocks, *(["\n".join(map(_slack, short))] if short else [])]),
+        short=_short_form(subject, [_head(one) for one in ordered] if len(ordered) > 1 else []),
         document={
             "version": SCHEMA_VERSION,
             "subject": subject,
@@ -106,10 +111,23 @@ def message_of_test(*, as_of: datetime, channel: str) -> Message:
         subject=subject,
         text=f"{text}\n",
         slack=_slack(text),
+        short=_slack(text),
         document={"version": SCHEMA_VERSION, "subject": subject, "severity": None, "alerts": []},
         key=sha256(f"test {channel} {as_of.isoformat()}".encode()).hexdigest()[:32],
         at=as_of,
     )
+
+
+def _short_form(subject: str, heads: Sequence[str]) -> str:
+    """Return a subject and as many titles as the smallest channel takes."""
+    lines = [_slack(subject)]
+    for number, head in enumerate(heads):
+        rest = f"and {len(heads) - number} more: 'loyalty alerts list' has all."
+        if len("\n".join([*lines, _slack(head), rest])) > LONGEST_SHORT_FORM:
+            lines.append(rest)
+            break
+        lines.append(_slack(head))
+    return "\n".join(lines)[:LONGEST_SHORT_FORM]
 
 
 def _severity(claimed: Claimed) -> Severity:

@@ -13,7 +13,7 @@ from loyalty_pipelines.domain.alert_messages import Links, Message, message_abou
 from loyalty_pipelines.domain.alerts import Claimed, Sight, Source, State
 from loyalty_pipelines.resources.alert_channels import channels_for
 from tests.alerting import Alerting, symptom
-from tests.webhook import TOKEN, Webhook, webhook
+from tests.webhook import TAKE_AND_CLOSE, TOKEN, Webhook, webhook
 
 
 @pytest.fixture
@@ -462,3 +462,33 @@ def test_of_very_many_merchants_ten_are_named_and_all_are_counted(alerting: Aler
     (alert,) = hook.taken[0]["alerts"]
     assert (len(alert["merchants"]), alert["merchants_total"]) == (10, 300)
     assert "m8, m9 and 290 more" in hook.taken[0]["text"]
+
+
+# --- sent, and not answered ---
+
+
+def test_what_is_taken_without_an_answer_is_sent_three_times_and_then_counts_as_told(
+    alerting: Alerting, hook: Webhook
+) -> None:
+    hook.always = TAKE_AND_CLOSE
+    for _ in range(6):
+        alerting.tick("b")
+        alerting.wait(minutes=10)
+    assert hook.events == [("started", "b")] * 3
+    assert len(set(keys(hook))) == 1
+    assert alerting.problem().last_channel == "webhook"
+    with alerting.engine.connect() as conn:
+        assert alerts.channel_health(conn)["webhook"].failures == 3, "its check stays red"
+    hook.always = None
+    alerting.wait(hours=4)
+    alerting.tick("b")
+    assert hook.events[3:] == [("reminder", "b")]
+
+
+def test_what_was_not_answered_goes_to_the_next_channel_in_the_same_round(alerting: Alerting, hook: Webhook) -> None:
+    with webhook(always=TAKE_AND_CLOSE) as slack:
+        alerting.use(slack, name="SLACK")
+        assert alerting.tick("b").sent == {"webhook": 1}
+        alerting.wait(minutes=10)
+        alerting.tick("b")
+        assert (len(slack.taken), len(hook.taken)) == (1, 1)

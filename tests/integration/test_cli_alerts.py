@@ -70,6 +70,16 @@ def test_a_test_says_what_each_channel_answered_and_remembers_it(
     assert "The alert channel slack fails" in cli.run("alerts", "check").out
 
 
+def test_a_wrong_file_of_authorities_is_named_and_the_other_channels_are_asked(
+    cli: Cli, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/authorities.pem")
+    monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", f"https://127.0.0.1:{closed_port()}/{TOKEN}")
+    found = cli.run("alerts", "test")
+    assert (found.status, len(hook.taken)) == (1, 1)
+    assert "REQUESTS_CA_BUNDLE" in found.out
+
+
 def test_a_setting_that_cannot_be_used_fails_the_test_of_the_others(
     cli: Cli, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
