@@ -74,9 +74,13 @@ def close_problem(engine: Engine, name: str, *, reason: str, actor: str) -> Prob
 
 
 def idle_jobs(engine: Engine) -> frozenset[str]:
-    """Return the jobs that run only when there is something to do, and have nothing to do."""
-    with reading(engine) as conn:
+    """Return the jobs that run only when there is something to do, and have nothing to do; none if that can't be read.
+
+    A table that is broken must not keep anybody from being told of it.
+    """
+    with suppress(DBAPIError), reading(engine) as conn:
         return alerts.idle_jobs(conn)
+    return frozenset()
 
 
 def waiting_updates(engine: Engine) -> QueueVerdict:
