@@ -1,4 +1,11 @@
-"""The product's definitions, but for how often the alerts' sensor looks: nobody waits minutes for a test."""
+"""The product's definitions, but for how often the alerts' sensor looks, and one that starts what a test asks for.
+
+Nobody waits minutes for a test, and a command line of Dagster's takes seconds to start.
+"""
+
+import json
+import os
+from pathlib import Path
 
 import dagster as dg
 
@@ -9,12 +16,30 @@ often = dg.sensor(name="alerts_sensor", minimum_interval_seconds=1, default_stat
     look_and_tell
 )
 
+WANTED = "wanted-runs.json"
+
+
+@dg.sensor(
+    jobs=list(definitions.defs.jobs or ()),
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def starts_what_is_wanted():
+    """Start the runs in a file: the name of the job and its tags, each."""
+    file = Path(os.environ["LOYALTY_HOME"]) / WANTED
+    if not file.exists():
+        return dg.SkipReason("Nothing is wanted.")
+    wanted = json.loads(file.read_text())
+    file.unlink()
+    return [dg.RunRequest(job_name=name, tags=tags) for name, tags in wanted]
+
+
 defs = dg.Definitions(
     assets=definitions.defs.assets,
     asset_checks=definitions.defs.asset_checks,
     jobs=definitions.defs.jobs,
     schedules=definitions.defs.schedules,
-    sensors=[often, *(one for one in definitions.defs.sensors or () if one.name != often.name)],
+    sensors=[often, starts_what_is_wanted, *(one for one in definitions.defs.sensors or () if one.name != often.name)],
     resources=definitions.defs.resources,
     executor=definitions.defs.executor,
 )
