@@ -1,16 +1,25 @@
 """The ways out for alerts, on real servers."""
 
 import asyncio
+import socket
 import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loyalty_pipelines.domain.alert_messages import ChannelError, Links, Message, message_about, message_of_test
+from loyalty_pipelines.domain.alert_messages import (
+    ChannelError,
+    Links,
+    Message,
+    UnansweredError,
+    message_about,
+    message_of_test,
+)
 from loyalty_pipelines.domain.alert_settings import alert_settings
 from loyalty_pipelines.domain.alerts import Claimed, Event, Problem, Severity
 from loyalty_pipelines.resources import alert_channels
@@ -166,6 +175,20 @@ def test_a_server_that_answers_a_line_at_a_time_costs_the_time_of_one_message(
     found = refused("webhook", LOYALTY_ALERT_WEBHOOK_URL=hook.url)
     assert found == "was not done within 0.3 s"
     assert hook.requests == 1
+
+
+def test_a_name_that_is_not_found_in_time_has_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = socket.getaddrinfo
+
+    def hang(*args: Any, **options: Any) -> Any:
+        time.sleep(0.6)
+        return found(*args, **options)
+
+    monkeypatch.setattr(alert_channels, "SEND_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with pytest.raises(ChannelError, match="was not done within") as caught:
+        send("webhook", LOYALTY_ALERT_WEBHOOK_URL=f"http://127.0.0.1:{closed_port()}/")
+    assert not isinstance(caught.value, UnansweredError)
 
 
 def test_recipients_whose_turn_does_not_come_in_time_are_left_out_and_counted(

@@ -426,9 +426,7 @@ def test_what_was_told_as_could_not_run_is_told_as_worse_when_it_is_red(alerting
     assert hook.taken[1]["severity"] == "P1"
 
 
-def test_findings_that_were_told_are_remembered_while_the_check_could_not_run(
-    alerting: Alerting, hook: Webhook
-) -> None:
+def test_findings_that_were_told_are_remembered_while_none_are_known(alerting: Alerting, hook: Webhook) -> None:
     see_findings(alerting, 500)
     alerting.tell()
     see_findings(alerting, None, State.YELLOW)

@@ -1,6 +1,6 @@
--- The open problems of some sources, those that ended lately and those that somebody closed, the newest first. Locks nothing: only the observer of
--- these sources, who holds its lock, writes what is read here. Indexes alert_problems_open, alert_problems_ended,
--- alert_problems_closed.
+-- The open problems of some sources, those that ended lately and those that somebody closed, the newest first. Locks
+-- nothing: only who holds the lock of the sources' observer writes what is read here. Indexes alert_problems_open,
+-- alert_problems_ended, alert_problems_closed.
 SELECT p.*
 FROM loyalty.alert_problems AS p
 WHERE

@@ -1,6 +1,6 @@
 -- A channel took what was said about problems: the lease ends with it. Whose lease has ended meanwhile is another sender's.
--- Repeating it changes nothing. What was said is what was claimed,
--- whatever the row says meanwhile. The worst severity that was announced stays, and the findings where none were said. Key: alert_problems_pkey.
+-- What was said is what was claimed, whatever the row says by now. The worst severity that was announced stays, and so do
+-- the findings where none were said. Repeating it changes nothing. Key: alert_problems_pkey.
 WITH sent AS (
     SELECT
         u.problem_id,

@@ -1,5 +1,6 @@
--- Problems of some sources that somebody may have to be told of, with the end of the latest silences over them; locked, those that another
--- sender has locked or leased are left to it. Repeating it finds what is left. Index alert_problems_unsettled.
+-- Problems of some sources that somebody may have to be told of, with the end of the latest silences over them; locked,
+-- those that another sender has locked or leased are left to it. Repeating it finds what is left. Index
+-- alert_problems_unsettled.
 SELECT
     p.*,
     now() AS as_of,
