@@ -1,4 +1,4 @@
-"""The product's definitions, but for how often the alerts' sensor looks, and one that starts what a test asks for.
+"""The product's definitions, but for how often two sensors look, and one more that starts what a test asks for.
 
 Nobody waits minutes for a test, and a command line of Dagster's takes seconds to start.
 """
@@ -11,10 +11,12 @@ import dagster as dg
 
 from loyalty_pipelines import definitions
 from loyalty_pipelines.sensors.alerts import look_and_tell
+from loyalty_pipelines.sensors.merchants import follow_merchants
 
-often = dg.sensor(name="alerts_sensor", minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)(
-    look_and_tell
-)
+often = [
+    dg.sensor(name=name, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)(tick)
+    for name, tick in (("alerts_sensor", look_and_tell), ("merchants_sensor", follow_merchants))
+]
 
 WANTED = "wanted-runs.json"
 
@@ -39,7 +41,11 @@ defs = dg.Definitions(
     asset_checks=definitions.defs.asset_checks,
     jobs=definitions.defs.jobs,
     schedules=definitions.defs.schedules,
-    sensors=[often, starts_what_is_wanted, *(one for one in definitions.defs.sensors or () if one.name != often.name)],
+    sensors=[
+        *often,
+        starts_what_is_wanted,
+        *(one for one in definitions.defs.sensors or () if one.name not in {two.name for two in often}),
+    ],
     resources=definitions.defs.resources,
     executor=definitions.defs.executor,
 )
