@@ -29,7 +29,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 INSTANTS = {
     "alert_problems": (
         "started_at", "gone_since", "ended_at", "first_notified_at", "last_notified_at", "end_notified_at",
-        "leased_until",
+        "leased_until", "closed_at",
     ),
     "alert_channels": ("next_try_at", "failing_since", "failed_at", "succeeded_at"),
     "alert_silences": ("created_at", "until_at"),

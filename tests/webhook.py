@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +15,7 @@ TOKEN = "T0KEN-xyzzy-94d1"
 CLOSE = "close the connection without an answer"
 TAKE_AND_CLOSE = "take the message and close the connection without an answer"
 SLOW = "answer only after a while"
+DRIP = "take the message and answer a line at a time, without an end"
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Webhook:
     always: int | str | None = None
     requests: int = 0
     slow_seconds: float = 1.0
+    # Longer texts are answered with 400, as Discord does.
+    longest: int | None = None
 
     @property
     def url(self) -> str:
@@ -58,8 +61,12 @@ def webhook(**options: Any) -> Iterator[Webhook]:
             if said == SLOW:
                 time.sleep(server.slow_seconds)
                 said = 200
-            if said in (200, 204, TAKE_AND_CLOSE) and self.path.endswith(TOKEN):
+            if server.longest is not None and len(document["text"]) > server.longest:
+                said = 400
+            if said in (200, 204, TAKE_AND_CLOSE, DRIP) and self.path.endswith(TOKEN):
                 server.taken.append(document)
+            if said == DRIP:
+                self._drip()
             if isinstance(said, str):
                 self.close_connection = True
                 return
@@ -67,6 +74,13 @@ def webhook(**options: Any) -> Iterator[Webhook]:
             if said == 302:
                 self.send_header("Location", server.url)
             self.end_headers()
+
+        def _drip(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                for number in range(90):
+                    self.wfile.write(f"X-{number}: 1\r\n".encode())
+                    time.sleep(0.1)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Say nothing."""

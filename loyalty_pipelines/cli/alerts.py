@@ -86,7 +86,7 @@ def test(channel: str | None, as_json: bool) -> None:
     from loyalty_pipelines.db.alerts import now
     from loyalty_pipelines.db.alerts_run import record_health
     from loyalty_pipelines.db.engine import reading
-    from loyalty_pipelines.domain.alerts import ChannelError, message_of_test
+    from loyalty_pipelines.domain.alert_messages import ChannelError, message_of_test
     from loyalty_pipelines.resources.alert_channels import channels_for
 
     settings = _settings()
@@ -179,6 +179,31 @@ def unsilence(name: str, actor: str, as_json: bool) -> None:
 
 
 @alerts.command()
+@click.argument("name", type=TEXT)
+@click.option("--reason", type=TEXT, required=True, help="Why; it is kept.")
+@click.option("--actor", type=TEXT, default=current_user, help="Who decided it; default: you.")
+@json_option
+def close(name: str, reason: str, actor: str, as_json: bool) -> None:
+    """Say that the failed run NAME is settled: its problem is over.
+
+    It comes back with the next run that fails. Who was told of it gets the all-clear.
+    """
+    from loyalty_pipelines.db.alerts_run import close_problem
+    from loyalty_pipelines.db.engine import reading
+
+    if not reason.strip():
+        raise click.UsageError("--reason says nothing.")
+    with database(as_json=as_json) as engine:
+        with reading(engine) as conn:
+            require_ready(conn, is_mapping_needed=False)
+        closed = close_problem(engine, name, reason=reason, actor=actor)
+    if as_json:
+        print_json(closed)
+    else:
+        say(f"{name} is over.")
+
+
+@alerts.command()
 @click.option("--max-minutes", type=click.IntRange(2, 10_080), default=10, show_default=True,
               help="How long ago alerts_sensor may have looked.")  # fmt: skip
 @click.option("--send", is_flag=True, help="Alert when alerts_sensor does not look, and when it does again.")
@@ -217,14 +242,14 @@ def check(max_minutes: int, send: bool, as_json: bool) -> None:
 
 
 def _send(engine) -> "Announced":
-    from loyalty_pipelines.db.alerts_run import announce
+    from loyalty_pipelines.db.alerts_run import WATCHDOG, announce
     from loyalty_pipelines.domain.alerts import AlertNotSentError
     from loyalty_pipelines.resources.alert_channels import channels_for
 
     settings = _settings()
     settings.require_channel()
-    done = announce(engine, channels_for(settings), settings=settings)
-    if done.failures and not done.sent:
+    done = announce(engine, channels_for(settings), settings=settings, observer=WATCHDOG)
+    if done.is_nobody_told:
         raise AlertNotSentError(done)
     return done
 

@@ -8,22 +8,24 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, RowMapping
 
 from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.alert_watch import FailedJob, OpenFindings
 from loyalty_pipelines.domain.alerts import (
+    FORGOTTEN,
     REMEMBERED,
     ChannelHealth,
     Claimed,
-    FailedJob,
-    OpenFindings,
     Problem,
     Severity,
     Silence,
     Source,
+    State,
     due_event,
     is_silenced,
 )
 
 NOW = load("alerts/now")
 LOOK = load("alerts/look")
+LOCK_OBSERVER = load("alerts/lock_observer")
 KNOWN = load("alerts/known")
 ADD = load("alerts/add")
 CHANGE = load("alerts/change")
@@ -31,6 +33,9 @@ UNSETTLED = load("alerts/unsettled")
 LEASE = load("alerts/lease")
 GIVE_BACK = load("alerts/give_back")
 MARK = load("alerts/mark")
+CLOSE = load("alerts/close")
+OPEN_PROBLEM = load("alerts/open_problem")
+WORK_LEFT = load("alerts/work_left")
 CHANNELS = load("alerts/channels")
 CHANNEL_WORKED = load("alerts/channel_worked")
 CHANNEL_FAILED = load("alerts/channel_failed")
@@ -53,6 +58,11 @@ def look(conn: Connection, observer: str) -> datetime:
     return conn.execute(LOOK, {"observer": observer}).scalar_one()
 
 
+def lock_observer(conn: Connection, observer: str) -> None:
+    """Keep an observer out until the commit, without looking in its place."""
+    conn.execute(LOCK_OBSERVER, {"observer": observer})
+
+
 def since_look(conn: Connection, observer: str) -> timedelta | None:
     """Return how long ago the observer looked; None: never."""
     row = conn.execute(SINCE_LOOK, {"observer": observer}).one_or_none()
@@ -60,8 +70,8 @@ def since_look(conn: Connection, observer: str) -> timedelta | None:
 
 
 def known_problems(conn: Connection, sources: Collection[Source]) -> list[Problem]:
-    """Return the open problems of these sources and those that ended within a day, the newest first."""
-    values = {"sources": [one.value for one in sources], "remembered": REMEMBERED}
+    """Return the open problems of these sources and those that ended or were closed lately, the newest first."""
+    values = {"sources": [one.value for one in sources], "remembered": REMEMBERED, "forgotten": FORGOTTEN}
     return [_problem(row) for row in conn.execute(KNOWN, values).mappings()]
 
 
@@ -73,10 +83,17 @@ def store(conn: Connection, problem: Problem) -> None:
 
 
 def claim(
-    conn: Connection, *, remind_after: Mapping[Severity, timedelta | None], lease: timedelta
+    conn: Connection,
+    *,
+    sources: Collection[Source],
+    remind_after: Mapping[Severity, timedelta | None],
+    lease: timedelta,
 ) -> tuple[list[Claimed], datetime | None]:
-    """Lease what somebody is to be told of now; also return the time. It is this sender's with the commit."""
-    rows = list(conn.execute(UNSETTLED).mappings())
+    """Lease what somebody is to be told of now, of these sources; also return the time.
+
+    It is this sender's with the commit.
+    """
+    rows = list(conn.execute(UNSETTLED, {"sources": [one.value for one in sources]}).mappings())
     due = {}
     for row in rows:
         problem = _problem(row)
@@ -103,17 +120,20 @@ def mark(conn: Connection, claimed: Sequence[Claimed], *, channel: str) -> None:
         "problem_ids": [one.problem.problem_id for one in claimed],
         "events": [one.event.value for one in claimed],
         "severities": [one.problem.severity.value for one in claimed],
+        "states": [one.problem.state.value for one in claimed],
+        "findings": [one.problem.findings for one in claimed],
         "leased_until": claimed[0].leased_until,
         "channel": channel,
     }
     conn.execute(MARK, values)
 
 
-def give_back(conn: Connection, claimed: Sequence[Claimed]) -> None:
-    """End the lease of what was not sent: it is due as before."""
+def give_back(conn: Connection, claimed: Sequence[Claimed], *, is_unanswered: bool = False) -> None:
+    """End the lease of what was not sent, or not answered: it is due as before."""
     values = {
         "problem_ids": [one.problem.problem_id for one in claimed],
         "leased_until": claimed[0].leased_until,
+        "unanswered": int(is_unanswered),
     }
     conn.execute(GIVE_BACK, values)
 
@@ -156,6 +176,24 @@ def unsilence(conn: Connection, name: str, *, actor: str) -> int:
     return conn.execute(UNSILENCE, {"name": name, "actor": actor}).rowcount
 
 
+def open_problem(conn: Connection, name: str) -> Problem | None:
+    """Return the open problem of a name; None: there is none."""
+    row = conn.execute(OPEN_PROBLEM, {"name": name}).mappings().one_or_none()
+    return _problem(row) if row else None
+
+
+def close(conn: Connection, name: str, *, source: Source, reason: str, actor: str) -> Problem | None:
+    """End an open problem because somebody says so; None: there is none of this source. Lock its observer first."""
+    values = {"name": name, "source": source.value, "reason": reason, "actor": actor}
+    row = conn.execute(CLOSE, values).mappings().one_or_none()
+    return _problem(row) if row else None
+
+
+def idle_jobs(conn: Connection) -> frozenset[str]:
+    """Return the jobs that run only when there is something to do, and have nothing to do."""
+    return frozenset(row.job for row in conn.execute(WORK_LEFT) if not row.is_left)
+
+
 def now(conn: Connection) -> datetime:
     """Return the time by PostgreSQL's clock."""
     return conn.execute(NOW).scalar_one()
@@ -173,10 +211,12 @@ def failed_jobs(conn: Connection) -> list[FailedJob]:
 
 def _problem(row: RowMapping) -> Problem:
     values = {name: row[name] for name in PROBLEM}
-    told = values["notified_severity"]
+    told, told_state = values["notified_severity"], values["told_state"]
     values |= {
         "severity": Severity(values["severity"]),
         "merchants": tuple(values["merchants"]),
         "notified_severity": told and Severity(told),
+        "state": State(values["state"]),
+        "told_state": told_state and State(told_state),
     }
     return Problem(**values)

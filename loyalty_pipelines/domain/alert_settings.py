@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from loyalty_pipelines.domain.alerts import Links, Severity
+from loyalty_pipelines.domain.alert_messages import Links
+from loyalty_pipelines.domain.alerts import Severity
 from loyalty_pipelines.domain.errors import ConfigurationError
 from loyalty_pipelines.domain.mail_settings import (
     MailNotConfiguredError,

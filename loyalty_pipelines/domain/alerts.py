@@ -1,18 +1,14 @@
-"""Alerts: what a problem is, when somebody is told of it, and in which words."""
+"""Alerts: what a problem is, and when somebody is told of it."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
-from itertools import groupby
 from math import isfinite
-from typing import Any, Protocol
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.mail_templates import one_line
 from loyalty_pipelines.domain.notifications import ADDRESS
-from loyalty_pipelines.domain.queue import QueueVerdict
 
 # A problem has to stay away for so long before it counts as over, and for twice as long each time it came back within a
 # day: whatever flaps becomes one problem.
@@ -21,12 +17,12 @@ LONGEST_QUIET = timedelta(hours=2)
 REMEMBERED = timedelta(days=1)
 # Longer nobody may look away from the worst.
 LONGEST_P0_SILENCE = timedelta(hours=24)
-# A message names so many problems in full, and so many more by their title.
-IN_FULL = 10
-IN_SHORT = 40
 MAX_DETAIL = 600
 MAX_MERCHANTS = 10
-SCHEMA_VERSION = 1
+# A failed run of so long ago, and what somebody said of it, is forgotten.
+FORGOTTEN = timedelta(days=7)
+# So often a message is sent whose arrival nobody knows: then it counts as told.
+MOST_UNANSWERED = 3
 # The names of problems that are no check, job or asset.
 SILENT_SENSOR = "alerts_sensor"
 TABLE_PROBLEM = "alert_table"
@@ -81,6 +77,8 @@ class Symptom:
     detail: str = ""
     since: datetime
     merchants: tuple[str, ...] = ()
+    # How many there are, if more than are named.
+    merchants_total: int = 0
     numbers: Mapping[str, float] = field(default_factory=dict)
     place: str = ""
     # Of a check: the asset that it is of, such as shop/orders.
@@ -116,9 +114,11 @@ class Problem:
     name: str
     source: str
     severity: Severity
+    state: State = State.RED
     title: str
     detail: str
     merchants: tuple[str, ...]
+    merchants_total: int = 0
     numbers: Mapping[str, float]
     runbook: str
     place: str
@@ -130,9 +130,21 @@ class Problem:
     first_notified_at: datetime | None = None
     last_notified_at: datetime | None = None
     last_channel: str | None = None
+    told_state: State | None = None
     told_findings: float | None = None
+    times_worse: int = 0
     reminders: int = 0
+    # How often what is due was sent without an answer.
+    unanswered: int = 0
     end_notified_at: datetime | None = None
+    closed_at: datetime | None = None
+    closed_by: str | None = None
+    close_reason: str | None = None
+
+    @property
+    def findings(self) -> float | None:
+        """How many findings there are; None: it is not known, or it has none."""
+        return self.numbers.get("findings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,121 +225,10 @@ class Announced:
     failures: Mapping[str, str] = field(default_factory=dict)
     unsent: int = 0
 
-
-@dataclass(frozen=True, kw_only=True)
-class OpenFindings:
-    """How many findings of a class are open, at how many merchants, and since when."""
-
-    subject: str
-    kind: str
-    findings: int
-    merchants: int
-    oldest_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedJob:
-    """At how many merchants the newest attempt of a job failed, and since when."""
-
-    job: str
-    merchants: int
-    oldest_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watch:
-    """What the database alone says, asked from outside Dagster: who looks, and what is wrong.
-
-    `sensor_age`: how long ago alerts_sensor looked; None: never.
-    """
-
-    as_of: datetime
-    sensor_age: timedelta | None
-    longest_age: timedelta
-    queue: QueueVerdict
-    findings: tuple[OpenFindings, ...]
-    jobs: tuple[FailedJob, ...]
-    failing_channels: tuple[str, ...]
-
     @property
-    def is_sensor_silent(self) -> bool:
-        """Whether nobody looks inside Dagster."""
-        return self.sensor_age is None or self.sensor_age > self.longest_age
-
-    @property
-    def lines(self) -> list[str]:
-        """What is wrong, a sentence each; none: nothing is."""
-        found = [self._about_sensor()] if self.is_sensor_silent else []
-        if self.queue.is_red:
-            found.append(f"The reconciliation queue is red: {self.queue.description}")
-        found += [
-            f"{one.findings} open findings {one.kind} of {one.subject} at {one.merchants} merchants, since "
-            f"{one.oldest_at:%Y-%m-%d %H:%M} UTC."
-            for one in self.findings
-        ]
-        found += [f"The newest attempt of {one.job} failed at {one.merchants} merchants." for one in self.jobs]
-        found += [f"The alert channel {name} fails: 'loyalty alerts test'." for name in self.failing_channels]
-        return found
-
-    def sight(self) -> Sight:
-        """Return what alerts_sensor can't see: that it does not look. All else is told by it while it does."""
-        if not self.is_sensor_silent:
-            return Sight()
-        symptom = Symptom(
-            name=SILENT_SENSOR,
-            source=Source.WATCH,
-            state=State.RED,
-            title="alerts_sensor does not look",
-            detail=" ".join(self.lines),
-            since=self.as_of - self.sensor_age if self.sensor_age else self.as_of,
-        )
-        return Sight(symptoms=(symptom,))
-
-    def _about_sensor(self) -> str:
-        when = f"has not looked for {_span(self.sensor_age)}" if self.sensor_age else "has never looked"
-        return f"alerts_sensor {when}: is Dagster's daemon running, is the sensor on, do its ticks fail?"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Links:
-    """Under which addresses Dagster and the documents can be opened; '' where nobody said so."""
-
-    dagster: str = ""
-    docs: str = ""
-
-    def to_dagster(self, place: str) -> str:
-        """Return the address of a page of Dagster; '' without a host."""
-        return f"{self.dagster}{place}" if self.dagster and place else ""
-
-    def to_runbook(self, runbook: str) -> str:
-        """Return where a runbook is: its address, or its path in the repository."""
-        if not runbook or "://" in runbook:
-            return runbook
-        return f"{self.docs}/docs/{runbook}" if self.docs else f"docs/{runbook}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """One message about one or many problems: for people, for Slack, for programs."""
-
-    subject: str
-    text: str
-    slack: str
-    document: Mapping[str, Any]
-    key: str
-    at: datetime
-
-
-class AlertChannel(Protocol):
-    """A way to somebody who can do something."""
-
-    def send(self, message: Message) -> str:
-        """Return what there is to say when the message was taken; raise `ChannelError` when it was not."""
-        ...
-
-
-class ChannelError(LoyaltyError):
-    """A channel did not take a message; its text has no secret in it."""
+    def is_nobody_told(self) -> bool:
+        """Whether channels were asked and none took anything."""
+        return bool(self.failures and self.unsent and not self.sent)
 
 
 class AlertNotSentError(LoyaltyError):
@@ -349,6 +250,18 @@ class UnknownProblemError(LoyaltyError):
         self.name = name
         hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "the table in docs/alerts.md has all."
         super().__init__(f"Nothing that alerts is called {name!r}: {hint}")
+
+
+class NotClosableError(LoyaltyError):
+    """A problem was to be closed that isn't there, or that ends by itself."""
+
+    def __init__(self, name: str, *, is_open: bool) -> None:
+        super().__init__(
+            f"{name} is no failed run, and only those are closed by hand: it ends when it is seen no more. "
+            f"'loyalty alerts silence {name}' keeps it quiet for some time."
+            if is_open
+            else f"There is no open problem {name!r}: 'loyalty alerts list' shows what is open."
+        )
 
 
 class SilenceTooLongError(LoyaltyError):
@@ -380,8 +293,13 @@ def compare(
 ) -> list[Problem]:
     """Return what to store: problems that start, that look otherwise now, that are gone or back, that are over.
 
-    `known` are the open problems and those that ended lately, the newest first.
+    `known` are the open problems, those that ended and those that somebody closed lately, the newest first. What began
+    before somebody closed it is not looked at again.
     """
+    closed: dict[str, datetime] = {}
+    for one in known:
+        if one.closed_at is not None:
+            closed[one.name] = max(one.closed_at, closed.get(one.name, one.closed_at))
     open_ones = {one.name: one for one in known if one.ended_at is None}
     ended: dict[str, Problem] = {}
     for one in known:
@@ -391,6 +309,8 @@ def compare(
     names: set[str] = set()
     for graded in seen:
         name = graded.symptom.name
+        if name in closed and graded.symptom.since <= closed[name]:
+            continue
         names.add(name)
         before = open_ones.get(name)
         after = _updated(before, graded) if before else _started(graded, before=ended.get(name), as_of=as_of)
@@ -412,9 +332,11 @@ def _started(graded: Graded, *, before: Problem | None, as_of: datetime) -> Prob
         name=symptom.name,
         source=symptom.source,
         severity=graded.severity,
+        state=symptom.state,
         title=clean(symptom.title),
         detail=clean(symptom.detail),
         merchants=tuple(clean(one) for one in symptom.merchants[:MAX_MERCHANTS]),
+        merchants_total=max(len(symptom.merchants), symptom.merchants_total),
         numbers={name: value for name, value in symptom.numbers.items() if isfinite(value)},
         runbook=graded.runbook,
         place=symptom.place,
@@ -428,9 +350,11 @@ def _updated(before: Problem, graded: Graded) -> Problem:
     return replace(
         before,
         severity=now.severity,
+        state=now.state,
         title=now.title,
         detail=now.detail,
         merchants=now.merchants,
+        merchants_total=now.merchants_total,
         numbers=now.numbers,
         runbook=now.runbook,
         place=now.place,
@@ -466,7 +390,7 @@ def due_event(
         return None
     if problem.notified_severity is None or problem.last_notified_at is None:
         return Event.STARTED
-    if problem.severity < problem.notified_severity or _has_more_findings(problem):
+    if problem.severity < problem.notified_severity or _is_known_now(problem) or _has_more_findings(problem):
         return Event.WORSE
     wait = remind_after[problem.severity]
     return Event.REMINDER if wait and as_of >= problem.last_notified_at + wait else None
@@ -474,7 +398,12 @@ def due_event(
 
 def _has_more_findings(problem: Problem) -> bool:
     """Return whether there are more than were told: an old one that is left must not hide the next one."""
-    return problem.told_findings is not None and problem.numbers.get("findings", 0) > problem.told_findings
+    return problem.told_findings is not None and (problem.findings or 0) > problem.told_findings
+
+
+def _is_known_now(problem: Problem) -> bool:
+    """Return whether what could not be looked at when somebody was told is red for certain now."""
+    return problem.told_state is State.BROKEN and problem.state is State.RED
 
 
 def route_of(
@@ -490,147 +419,3 @@ def route_of(
     route = routes[problem.notified_severity or problem.severity]
     last = [one for one in channels if one == problem.last_channel]
     return tuple(dict.fromkeys([*last, *route]))
-
-
-HEADS = {
-    Event.STARTED: "",
-    Event.WORSE: "worse: ",
-    Event.REMINDER: "still: ",
-    Event.ENDED: "over: ",
-    Event.TEST: "test: ",
-}
-
-
-def message_about(claimed: Sequence[Claimed], *, links: Links, as_of: datetime) -> Message:
-    """Return one message about all of these, the worst first."""
-    ordered = sorted(claimed, key=_rank)
-    in_full, rest = ordered[:IN_FULL], ordered[IN_FULL:]
-    short = [_head(one) for one in rest[:IN_SHORT]]
-    more = len(rest) - len(short)
-    if more:
-        short.append(f"and {more} more: 'loyalty alerts list' has all.")
-    subject = _subject(ordered)
-    blocks = ["\n".join(_lines(one, links=links, as_of=as_of)) for one in in_full]
-    slack_blocks = ["\n".join(_slack_lines(one, links=links, as_of=as_of)) for one in in_full]
-    head = [subject] if len(ordered) > 1 else []
-    return Message(
-        subject=subject,
-        text="\n\n".join([*head, *blocks, *(["\n".join(short)] if short else [])]) + "\n",
-        slack="\n\n".join([*map(_slack, head), *slack_blocks, *(["\n".join(map(_slack, short))] if short else [])]),
-        document={
-            "version": SCHEMA_VERSION,
-            "subject": subject,
-            "severity": min(_severity(one) for one in ordered).value,
-            "alerts": [_document(one, links=links) for one in ordered],
-        },
-        key=sha256("\n".join(_key(one) for one in ordered).encode()).hexdigest()[:32],
-        at=as_of,
-    )
-
-
-def message_of_test(*, as_of: datetime, channel: str) -> Message:
-    """Return the message of 'loyalty alerts test'."""
-    subject = "Loyalty Pipelines: test of an alert channel"
-    text = f"{subject} ({channel}). Nothing is wrong: alerts would arrive here."
-    return Message(
-        subject=subject,
-        text=f"{text}\n",
-        slack=_slack(text),
-        document={"version": SCHEMA_VERSION, "subject": subject, "severity": None, "alerts": []},
-        key=sha256(f"test {channel} {as_of.isoformat()}".encode()).hexdigest()[:32],
-        at=as_of,
-    )
-
-
-def _severity(claimed: Claimed) -> Severity:
-    """Return at which severity something is said: of what is over, the worst that was announced."""
-    problem = claimed.problem
-    return (problem.notified_severity or problem.severity) if claimed.event is Event.ENDED else problem.severity
-
-
-def _rank(claimed: Claimed) -> tuple[bool, Severity, datetime, str]:
-    return claimed.event is Event.ENDED, _severity(claimed), claimed.problem.started_at, claimed.problem.name
-
-
-def _key(claimed: Claimed) -> str:
-    """Return what is the same of two messages about the same: a receiver can drop the second."""
-    problem = claimed.problem
-    number = problem.reminders + 1 if claimed.event is Event.REMINDER else _severity(claimed).value
-    return f"{problem.problem_id}/{claimed.event.value}/{number}"
-
-
-def _subject(ordered: Sequence[Claimed]) -> str:
-    if len(ordered) == 1:
-        return _head(ordered[0])
-    names = ", ".join(one.problem.name for one in ordered[:3]) + (", ..." if len(ordered) > 3 else "")
-    if all(one.event is Event.ENDED for one in ordered):
-        return f"{len(ordered)} problems are over: {names}"
-    current = [one for one in ordered if one.event is not Event.ENDED]
-    counts = [f"{len(list(group))} {severity.value}" for severity, group in groupby(current, key=_severity)]
-    over = f", {len(ordered) - len(current)} over" if len(ordered) > len(current) else ""
-    return f"{len(current)} problem{'s' if len(current) > 1 else ''} ({', '.join(counts)}{over}): {names}"
-
-
-def _head(claimed: Claimed) -> str:
-    return f"{_severity(claimed).value} {HEADS[claimed.event]}{claimed.problem.title}"
-
-
-def _lines(claimed: Claimed, *, links: Links, as_of: datetime) -> list[str]:
-    problem = claimed.problem
-    lines = [_head(claimed), _when(problem, as_of=as_of)]
-    if problem.ended_at is not None:
-        return lines
-    if problem.detail:
-        lines.append(problem.detail)
-    if problem.merchants:
-        lines.append(f"Merchants: {', '.join(problem.merchants)}")
-    if runbook := links.to_runbook(problem.runbook):
-        lines.append(f"What to do: {runbook}")
-    if page := links.to_dagster(problem.place):
-        lines.append(f"In Dagster: {page}")
-    return lines
-
-
-def _slack_lines(claimed: Claimed, *, links: Links, as_of: datetime) -> list[str]:
-    first, *others = _lines(claimed, links=links, as_of=as_of)
-    return [f"*{_slack(first)}*", *map(_slack, others)]
-
-
-def _slack(text: str) -> str:
-    """Return a text as Slack takes it: three characters would begin links, mentions and entities."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _when(problem: Problem, *, as_of: datetime) -> str:
-    start = f"{problem.started_at:%Y-%m-%d %H:%M}"
-    if problem.ended_at is None:
-        return f"Since {start} UTC ({_span(as_of - problem.started_at)})."
-    return f"From {start} to {problem.ended_at:%Y-%m-%d %H:%M} UTC ({_span(problem.ended_at - problem.started_at)})."
-
-
-def _span(time: timedelta) -> str:
-    minutes = max(0, round(time.total_seconds() / 60))
-    if minutes < 120:
-        return f"{minutes} min"
-    hours = round(minutes / 60)
-    return f"{hours} h" if hours < 72 else f"{round(hours / 24)} days"
-
-
-def _document(claimed: Claimed, *, links: Links) -> dict[str, Any]:
-    problem = claimed.problem
-    return {
-        "key": _key(claimed),
-        "event": claimed.event.value,
-        "severity": _severity(claimed).value,
-        "name": problem.name,
-        "source": problem.source,
-        "title": problem.title,
-        "detail": problem.detail,
-        "merchants": list(problem.merchants),
-        "numbers": dict(problem.numbers),
-        "started_at": problem.started_at.isoformat(),
-        "ended_at": problem.ended_at.isoformat() if problem.ended_at else None,
-        "reminders": problem.reminders + (claimed.event is Event.REMINDER),
-        "runbook": links.to_runbook(problem.runbook),
-        "dagster": links.to_dagster(problem.place) or None,
-    }

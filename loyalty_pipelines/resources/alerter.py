@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 if TYPE_CHECKING:
+    from loyalty_pipelines.domain.alert_messages import AlertChannel
     from loyalty_pipelines.domain.alert_settings import AlertSettings
     from loyalty_pipelines.domain.alert_table import AlertTable
-    from loyalty_pipelines.domain.alerts import AlertChannel
 
 
 class Alerter(dg.ConfigurableResource):

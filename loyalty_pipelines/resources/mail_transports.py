@@ -5,6 +5,7 @@ import os
 import smtplib
 import ssl
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -28,13 +29,21 @@ OK = 250
 CLOSING = 421
 
 
-def transport_for(settings: MailSettings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> MailTransport:
-    """Return the transport that the settings name; nothing is opened before its first mail."""
+def transport_for(
+    settings: MailSettings,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    content_seconds: float | None = None,
+    on_content: Callable[[bool], None] | None = None,
+) -> MailTransport:
+    """Return the transport that the settings name; nothing is opened before its first mail. See `SmtpTransport`."""
     if settings.transport is Transport.CONSOLE:
         return ConsoleTransport()
     if settings.folder is not None:
         return FolderTransport(settings.folder)
-    return SmtpTransport(settings, timeout_seconds=timeout_seconds)
+    return SmtpTransport(
+        settings, timeout_seconds=timeout_seconds, content_seconds=content_seconds, on_content=on_content
+    )
 
 
 class SmtpTransport:
@@ -43,11 +52,23 @@ class SmtpTransport:
     `timeout_seconds` is for each answer: a mail takes four. The longest one is refused, after a new connection with
     encryption and login: MAIL in the old session; banner, EHLO, STARTTLS, EHLO and two answers of the login; MAIL,
     RCPT, DATA, its end, RSET. That is 12, and some more for looking up and connecting.
+    `content_seconds` is for the answer to the content, which servers look through first.
+    `on_content` is told True when the content is about to be sent, and False when it is answered: between the two,
+    nobody knows whether the mail is taken.
     """
 
-    def __init__(self, settings: MailSettings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: MailSettings,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        content_seconds: float | None = None,
+        on_content: Callable[[bool], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._timeout = timeout_seconds
+        self._content_timeout = content_seconds or timeout_seconds
+        self._on_content = on_content or (lambda _is_sent: None)
         self._smtp: smtplib.SMTP | None = None
 
     def send(self, mail: OutgoingMail) -> None:
@@ -57,10 +78,7 @@ class SmtpTransport:
             code, text = smtp.rcpt(mail.recipient.address)
             if code not in (OK, 251):
                 self._refused(mail, Stage.RECIPIENT, code, text)
-            try:
-                code, text = smtp.data(mail.content)
-            except smtplib.SMTPDataError as refused:
-                code, text = refused.smtp_code, refused.smtp_error
+            code, text = self._answer_to_content(smtp, mail)
             if code != OK:
                 self._refused(mail, Stage.CONTENT, code, text)
         except (smtplib.SMTPException, OSError) as error:
@@ -69,6 +87,19 @@ class SmtpTransport:
             raise MailNotTakenError(
                 f"the mail server gave no answer ({type(error).__name__})", status=Status.PENDING
             ) from error
+
+    def _answer_to_content(self, smtp: smtplib.SMTP, mail: OutgoingMail) -> tuple[int, bytes | str]:
+        assert smtp.sock is not None
+        smtp.sock.settimeout(self._content_timeout)
+        self._on_content(True)
+        try:
+            code, text = smtp.data(mail.content)
+        except smtplib.SMTPDataError as refused:
+            code, text = refused.smtp_code, refused.smtp_error
+        self._on_content(False)
+        if smtp.sock is not None:
+            smtp.sock.settimeout(self._timeout)
+        return code, text
 
     def close(self) -> None:
         """Say goodbye, if there is anybody to say it to."""

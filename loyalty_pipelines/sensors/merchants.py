@@ -28,13 +28,8 @@ def compare(*, merchants: Iterable[str], partitions: Iterable[str]) -> Partition
     )
 
 
-@dg.sensor(
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Adds a partition for each merchant of the shop, and removes those of merchants that are gone. Their "
-    "accounts and ledger entries stay.",
-)
-def merchants_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase):
+def follow_merchants(context: dg.SensorEvaluationContext, ledger: LedgerDatabase):
+    """One tick: compare the shop's merchants with the partitions."""
     from loyalty_pipelines.db.engine import reading
     from loyalty_pipelines.db.merchants import merchant_ids
     from loyalty_pipelines.domain.source_mapping import NoMappingError
@@ -58,3 +53,12 @@ def merchants_sensor(context: dg.SensorEvaluationContext, ledger: LedgerDatabase
     if changes.removed:
         requests.append(MERCHANTS.build_delete_request(list(changes.removed)))
     return dg.SensorResult(dynamic_partitions_requests=requests)
+
+
+merchants_sensor = dg.sensor(
+    name="merchants_sensor",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds a partition for each merchant of the shop, and removes those of merchants that are gone. Their "
+    "accounts and ledger entries stay.",
+)(follow_merchants)

@@ -19,6 +19,7 @@ from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.migrate import upgrade
 from loyalty_pipelines.embedded import EmbeddedServer, start_server
 from loyalty_pipelines.processes import dagster_environment, dagster_running
+from tests.acceptance.definitions import WANTED
 from tests.conftest import FAST_SETTINGS
 from tests.shop import Shop
 from tests.webhook import Webhook, webhook
@@ -71,6 +72,13 @@ class RunningDagster:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def start(self, **jobs: dict[str, str]) -> None:
+        """Let the daemon start runs of these jobs with these tags."""
+        file = Path(os.environ["LOYALTY_HOME"]) / WANTED
+        half = file.with_suffix(".half")
+        half.write_text(json.dumps(list(jobs.items())))
+        half.replace(file)
 
     def launch_sweep(self, *merchants: str) -> subprocess.Popen[str]:
         """Start a sweep of the merchants from the first to the last, as the schedule does."""

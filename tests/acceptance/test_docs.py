@@ -43,6 +43,7 @@ FINDS_PROBLEMS = (
     "loyalty notifications send",
     "loyalty integrity check",
     "loyalty alerts check",
+    "loyalty alerts close",
     "loyalty metrics push",
     "loyalty contracts check",
 )

@@ -53,25 +53,43 @@ def look(running: RunningDagster, times: int = 1) -> None:
 def test_an_order_gets_its_points_and_a_problem_is_told_once_without_anybody_doing_anything(
     running: RunningDagster,
 ) -> None:
-    hook, queue = running.hook, "few_updates_wait_in_the_queue"
+    """A problem of each kind: one that is read from the ledger, the result of an asset check, a failed run."""
+    hook, queue, check, job = (
+        running.hook,
+        "few_updates_wait_in_the_queue",
+        "every_template_override_renders",
+        "sweep_points_job",
+    )
+    wanted = {"notification_checks_job": {}, job: {"dagster/partition": "m1"}}
+    running.shop.run(
+        "INSERT INTO loyalty.mail_templates (merchant_id, template, locale, subject, text_body, html_body, updated_by) "
+        "VALUES ('m1', 'expiry_warning', 'en', '{{', '', '', 'eve')"
+    )
+    running.shop.run("ALTER FUNCTION loyalty.order_differences RENAME TO gone")
+    running.start(**wanted)
     running.shop.run("SELECT loyalty.report_failed_update('bob', 0, 1000, 'o', p_merchant_id => 'm1')")
     running.shop.run("UPDATE loyalty.reconciliation_queue SET parked_at = now()")
     running.shop.order("1", "19.99")
     wait_for("the sensor and the job", lambda: running.shop.balance() == 19)
     wait_for("the partition of the merchant", lambda: running.instance.get_dynamic_partitions("merchant") == ["m1"])
-    wait_for("the alert", lambda: hook.taken)
+    started = [("started", check), ("started", queue), ("started", job)]
+    wait_for("the alerts", lambda: set(started) <= set(hook.events))
     look(running)
+    assert sorted(hook.events) == started, "each was told once"
+    running.shop.run("ALTER FUNCTION loyalty.gone RENAME TO order_differences")
+    running.shop.run("DELETE FROM loyalty.mail_templates")
+    running.start(**wanted)
     running.shop.run("DELETE FROM loyalty.reconciliation_queue")
     running.shop.order("1", "19.99", status="cancelled")
-    wait_for("it to be gone", lambda: running.shop.value("SELECT max(gone_since) FROM loyalty.alert_problems"))
-    assert hook.events == [("started", queue)], "it was told once, however often it was seen"
-    running.shop.run("UPDATE loyalty.alert_problems SET gone_since = gone_since - interval '5 minutes'")
-    wait_for("the all-clear", lambda: len(hook.taken) == 2)
+    wait_for("them to be gone", lambda: running.shop.value("SELECT count(gone_since) FROM loyalty.alert_problems") == 3)
+    assert len(hook.events) == 3, "each was told once, however often it was seen"
     wait_for("the points to be taken back", lambda: running.shop.balance() == 0)
     assert running.shop.entries() == [("earned", 19), ("reversed", -19)]
     running.shop.run("DELETE FROM sample_shop.merchants")
+    running.shop.run("UPDATE loyalty.alert_problems SET gone_since = gone_since - interval '5 minutes'")
+    wait_for("the all-clear", lambda: len(hook.events) == 6)
     wait_for("the partition to go", lambda: running.instance.get_dynamic_partitions("merchant") == [])
-    assert hook.events == [("started", queue), ("ended", queue)]
+    assert sorted(hook.events[3:]) == [("ended", check), ("ended", queue), ("ended", job)]
     assert TOKEN not in running.log.read_text()
 
 

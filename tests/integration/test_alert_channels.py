@@ -1,18 +1,31 @@
 """The ways out for alerts, on real servers."""
 
+import asyncio
+import socket
+import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loyalty_pipelines.domain.alert_messages import (
+    ChannelError,
+    Links,
+    Message,
+    UnansweredError,
+    message_about,
+    message_of_test,
+)
 from loyalty_pipelines.domain.alert_settings import alert_settings
-from loyalty_pipelines.domain.alerts import ChannelError, message_of_test
+from loyalty_pipelines.domain.alerts import Claimed, Event, Problem, Severity
 from loyalty_pipelines.resources import alert_channels
 from loyalty_pipelines.resources.alert_channels import channels_for
 from tests.mail_server import MailServer, closed_port, mail_server
-from tests.webhook import CLOSE, SLOW, TAKE_AND_CLOSE, TOKEN, Webhook, webhook
+from tests.webhook import CLOSE, DRIP, SLOW, TAKE_AND_CLOSE, TOKEN, Webhook, webhook
 
 NOW = datetime(2026, 11, 20, 7, 0, tzinfo=UTC)
 MESSAGE = message_of_test(as_of=NOW, channel="any")
@@ -137,3 +150,97 @@ def refused_mail(environment: dict[str, str]) -> str:
 def test_in_a_folder_each_message_is_a_file_of_its_own(tmp_path: Path) -> None:
     send("email", **mail_environment(f"folder://{tmp_path}"))
     assert len(list(tmp_path.glob("alert-*.eml"))) == 2
+
+
+# --- what takes long, and what is long ---
+
+
+def test_a_channel_that_takes_some_seconds_to_answer_is_told(hook: Webhook, mta: MailServer) -> None:
+    async def scan(_address: str) -> None:
+        await asyncio.sleep(3.2)
+
+    hook.always, hook.slow_seconds = SLOW, 3.2
+    mta.rules["data"] = scan
+    environment = {"LOYALTY_ALERT_WEBHOOK_URL": hook.url, **mail_environment(mta.url(), to="ops@example.com")}
+    with ThreadPoolExecutor() as pool:
+        webhook_said, email_said = pool.map(lambda name: send(name, **environment), ("webhook", "email"))
+    assert (webhook_said, email_said, len(hook.taken), len(mta.mails)) == ("", "", 1, 1)
+
+
+def test_a_server_that_answers_a_line_at_a_time_costs_the_time_of_one_message(
+    hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_channels, "SEND_SECONDS", 0.3, raising=False)
+    hook.always = DRIP
+    found = refused("webhook", LOYALTY_ALERT_WEBHOOK_URL=hook.url)
+    assert found == "was not done within 0.3 s"
+    assert hook.requests == 1
+
+
+def test_a_name_that_is_not_found_in_time_has_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = socket.getaddrinfo
+
+    def hang(*args: Any, **options: Any) -> Any:
+        time.sleep(0.6)
+        return found(*args, **options)
+
+    monkeypatch.setattr(alert_channels, "SEND_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with pytest.raises(ChannelError, match="was not done within") as caught:
+        send("webhook", LOYALTY_ALERT_WEBHOOK_URL=f"http://127.0.0.1:{closed_port()}/")
+    assert not isinstance(caught.value, UnansweredError)
+
+
+def test_recipients_whose_turn_does_not_come_in_time_are_left_out_and_counted(
+    mta: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(_address: str) -> None:
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(alert_channels, "SEND_SECONDS", 0.5, raising=False)
+    mta.rules["rcpt"] = wait
+    to = ", ".join(f"ops{number}@example.com" for number in range(10))
+    said = send("email", **mail_environment(mta.url(), to=to))
+    assert said.startswith(f"only {len(mta.mails)} of 10 recipients were told within 0.5 s")
+    told = len(mta.mails)
+    assert 1 <= told < 5
+    time.sleep(0.5)
+    assert len(mta.mails) <= told + 1, "nobody goes on in the background"
+
+
+def long_message() -> Message:
+    """A message about two hundred problems, with much to say of each."""
+    claimed = [
+        Claimed(
+            problem=Problem(
+                problem_id=number, name=f"check_{number}", source="check", severity=Severity.P1,
+                title=f"check_{number} is red", detail="<3 & more> " * 50, merchants=(), numbers={}, runbook="",
+                place="", started_at=NOW,
+            ),
+            event=Event.STARTED,
+            leased_until=NOW,
+        )
+        for number in range(200)
+    ]  # fmt: skip
+    return message_about(claimed, links=Links(), as_of=NOW)
+
+
+@pytest.mark.parametrize("name", ["slack", "webhook"])
+def test_a_channel_that_takes_no_long_message_gets_a_short_one(hook: Webhook, name: str) -> None:
+    hook.longest = 2000
+    way = channels_for(alert_settings({f"LOYALTY_ALERT_{name.upper()}_URL": hook.url}))[name]
+    assert way.send(long_message()) == "took only a short form of the message (answered 400)"
+    (short,) = hook.taken
+    assert short["text"].startswith("200 problems (200 P1): check_0, check_1, ")
+    assert "P1 check_17 is red" in short["text"]
+    assert short["text"].endswith("more: 'loyalty alerts list' has all.")
+    assert len(short["text"]) <= 1900
+    hook.longest = 10
+    with pytest.raises(ChannelError, match="answered 400, to a short form of the message, too"):
+        way.send(long_message())
+
+
+def test_a_file_of_authorities_that_is_not_there_is_named(hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/authorities.pem")
+    found = refused("slack", LOYALTY_ALERT_SLACK_URL=hook.url.replace("http:", "https:"))
+    assert found == "can't be asked: the file that REQUESTS_CA_BUNDLE names can't be read"

@@ -8,10 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 from loyalty_pipelines.db import alerts
-from loyalty_pipelines.domain.alerts import Claimed, Message, State, message_about
+from loyalty_pipelines.db.alerts_run import SENSOR, observe
+from loyalty_pipelines.domain.alert_messages import Links, Message, message_about
+from loyalty_pipelines.domain.alerts import Claimed, Sight, Source, State
 from loyalty_pipelines.resources.alert_channels import channels_for
-from tests.alerting import Alerting
-from tests.webhook import TOKEN, Webhook, webhook
+from tests.alerting import Alerting, symptom
+from tests.webhook import TAKE_AND_CLOSE, TOKEN, Webhook, webhook
 
 
 @pytest.fixture
@@ -284,7 +286,9 @@ def test_a_round_that_takes_long_leaves_the_rest_to_the_next(alerting: Alerting,
 def claim(alerting: Alerting) -> tuple[list[Claimed], datetime]:
     """Claim what is due and commit, as a sender does that dies then."""
     with alerting.engine.begin() as conn:
-        claimed, as_of = alerts.claim(conn, remind_after=alerting.settings.remind_after, lease=timedelta(minutes=3))
+        claimed, as_of = alerts.claim(
+            conn, sources=tuple(Source), remind_after=alerting.settings.remind_after, lease=timedelta(minutes=3)
+        )
     assert as_of
     return claimed, as_of
 
@@ -379,3 +383,110 @@ def test_no_secret_is_stored(alerting: Alerting, hook: Webhook) -> None:
         ]
     assert "answered 404" in rows[1]
     assert TOKEN not in "".join(rows)
+
+
+# --- what is worse than what was told ---
+
+
+def see_findings(alerting: Alerting, findings: int | None, state: State = State.RED, *, name: str = "a") -> None:
+    """Let the sensor see a check with so many findings."""
+    numbers = {} if findings is None else {"findings": findings}
+    found = symptom(name, state, numbers=numbers)
+    observe(alerting.engine, SENSOR, Sight(symptoms=(found,)), alerting.table)
+
+
+def keys(hook: Webhook) -> list[str]:
+    """Return the keys of all alerts that a receiver took."""
+    return [alert["key"] for document in hook.taken for alert in document["alerts"]]
+
+
+def test_each_rise_of_the_findings_has_a_key_of_its_own_and_a_resend_has_the_same(
+    alerting: Alerting, hook: Webhook
+) -> None:
+    for findings in (1, 2, 3):
+        see_findings(alerting, findings)
+        alerting.tell()
+    see_findings(alerting, 4)
+    claimed, as_of = claim(alerting)
+    channels_for(alerting.settings)["webhook"].send(message_about(claimed, links=Links(), as_of=as_of))
+    alerting.wait(minutes=3)
+    alerting.tell()
+    assert [event for event, _ in hook.events] == ["started", "worse", "worse", "worse", "worse"]
+    found = keys(hook)
+    assert len(set(found)) == 4
+    assert found[3] == found[4]
+    assert hook.taken[3]["key"] == hook.taken[4]["key"]
+
+
+def test_what_was_told_as_could_not_run_is_told_as_worse_when_it_is_red(alerting: Alerting, hook: Webhook) -> None:
+    alerting.tick(b=State.BROKEN)
+    for _ in range(2):
+        alerting.tick(b=State.RED)
+    assert hook.events == [("started", "b"), ("worse", "b")]
+    assert hook.taken[1]["severity"] == "P1"
+
+
+def test_findings_that_were_told_are_remembered_while_none_are_known(alerting: Alerting, hook: Webhook) -> None:
+    see_findings(alerting, 500)
+    alerting.tell()
+    see_findings(alerting, None, State.YELLOW)
+    alerting.wait(hours=24)
+    alerting.tell()
+    see_findings(alerting, 400)
+    alerting.tell()
+    assert [event for event, _ in hook.events] == ["started", "reminder"], "fewer than were told"
+    see_findings(alerting, 900)
+    alerting.tell()
+    assert [event for event, _ in hook.events] == ["started", "reminder", "worse"]
+
+
+def test_findings_that_rise_while_their_alert_is_on_its_way_are_not_lost(alerting: Alerting, hook: Webhook) -> None:
+    class Rising:
+        def send(self, message: Message) -> str:
+            see_findings(alerting, 7)
+            return channels_for(alerting.settings)["webhook"].send(message)
+
+    see_findings(alerting, 3)
+    alerting.tell({"webhook": Rising()})
+    alerting.tell()
+    assert hook.events == [("started", "a"), ("worse", "a")]
+    assert [one["alerts"][0]["numbers"]["findings"] for one in hook.taken] == [3, 7]
+
+
+def test_of_very_many_merchants_ten_are_named_and_all_are_counted(alerting: Alerting, hook: Webhook) -> None:
+    found = symptom("b", merchants=tuple(f"m{number}" for number in range(300)))
+    observe(alerting.engine, SENSOR, Sight(symptoms=(found,)), alerting.table)
+    alerting.tell()
+    (alert,) = hook.taken[0]["alerts"]
+    assert (len(alert["merchants"]), alert["merchants_total"]) == (10, 300)
+    assert "m8, m9 and 290 more" in hook.taken[0]["text"]
+
+
+# --- sent, and not answered ---
+
+
+def test_what_is_taken_without_an_answer_is_sent_three_times_and_then_counts_as_told(
+    alerting: Alerting, hook: Webhook
+) -> None:
+    hook.always = TAKE_AND_CLOSE
+    for _ in range(6):
+        alerting.tick("b")
+        alerting.wait(minutes=10)
+    assert hook.events == [("started", "b")] * 3
+    assert len(set(keys(hook))) == 1
+    assert alerting.problem().last_channel == "webhook"
+    with alerting.engine.connect() as conn:
+        assert alerts.channel_health(conn)["webhook"].failures == 3, "its check stays red"
+    hook.always = None
+    alerting.wait(hours=4)
+    alerting.tick("b")
+    assert hook.events[3:] == [("reminder", "b")]
+
+
+def test_what_was_not_answered_goes_to_the_next_channel_in_the_same_round(alerting: Alerting, hook: Webhook) -> None:
+    with webhook(always=TAKE_AND_CLOSE) as slack:
+        alerting.use(slack, name="SLACK")
+        assert alerting.tick("b").sent == {"webhook": 1}
+        alerting.wait(minutes=10)
+        alerting.tick("b")
+        assert (len(slack.taken), len(hook.taken)) == (1, 1)

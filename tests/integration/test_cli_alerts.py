@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from loyalty_pipelines.db import merchant_jobs
+from loyalty_pipelines.db import alerts, merchant_jobs
+from loyalty_pipelines.db.alerts_run import SENSOR, observe
 from loyalty_pipelines.domain.alert_settings import alert_settings
-from loyalty_pipelines.domain.alerts import State
+from loyalty_pipelines.domain.alerts import Sight, Source, State
 from loyalty_pipelines.processes import demo_mail_environment
-from tests.alerting import Alerting
+from tests.alerting import Alerting, symptom
 from tests.cli import Cli
 from tests.mail_server import closed_port
 from tests.queued import Queue
@@ -68,6 +70,16 @@ def test_a_test_says_what_each_channel_answered_and_remembers_it(
     assert "The alert channel slack fails" in cli.run("alerts", "check").out
 
 
+def test_a_wrong_file_of_authorities_is_named_and_the_other_channels_are_asked(
+    cli: Cli, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/authorities.pem")
+    monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", f"https://127.0.0.1:{closed_port()}/{TOKEN}")
+    found = cli.run("alerts", "test")
+    assert (found.status, len(hook.taken)) == (1, 1)
+    assert "REQUESTS_CA_BUNDLE" in found.out
+
+
 def test_a_setting_that_cannot_be_used_fails_the_test_of_the_others(
     cli: Cli, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +114,43 @@ def test_what_can_be_p0_is_silenced_for_a_day_at_most_and_what_is_unknown_not_at
     refused = cli.refused(1, "alerts", "silence", "few_mail_fails", "--hours", "1", *SAID)
     assert "did you mean 'few_mails_fail'" in refused
     assert "says nothing" in cli.refused(2, "alerts", "silence", NAME, "--hours", "1", "--reason", " ")
+
+
+def fail(alerting: Alerting, at: datetime) -> None:
+    """Let the sensor see that the newest run of a job failed at this time."""
+    failed = symptom("release_holds_job", source=Source.JOB, since=at)
+    observe(alerting.engine, SENSOR, Sight(symptoms=(failed,)), alerting.table)
+
+
+def test_a_failed_run_that_somebody_closes_is_over_until_another_one_fails(
+    cli: Cli, alerting: Alerting, hook: Webhook
+) -> None:
+    at = datetime.now(UTC) - timedelta(minutes=1)
+    fail(alerting, at)
+    alerting.tell()
+    assert cli.ok("alerts", "close", "release_holds_job", *SAID).out == "release_holds_job is over.\n"
+    fail(alerting, at)
+    alerting.tell()
+    assert hook.events == [("started", "release_holds_job"), ("ended", "release_holds_job")]
+    assert "Closed by hand: ticket 7" in hook.taken[1]["text"]
+    (problem,) = cli.ok("alerts", "list", "--all", "--json").document["problems"]
+    assert (problem["closed_by"], problem["close_reason"]) == ("eve", "ticket 7")
+    alerting.wait(days=6)
+    fail(alerting, at - timedelta(days=6))
+    alerting.tell()
+    assert len(hook.events) == 2, "it is the same run"
+    fail(alerting, datetime.now(UTC))
+    alerting.tell()
+    assert hook.events[2:] == [("started", "release_holds_job")]
+
+
+def test_only_the_problem_of_a_failed_run_is_closed_by_hand(cli: Cli, alerting: Alerting) -> None:
+    alerting.see("b")
+    assert "b is no failed run" in cli.refused(1, "alerts", "close", "b", *SAID)
+    nothing = cli.refused(1, "alerts", "close", "release_holds_job", *SAID)
+    assert "There is no open problem 'release_holds_job'" in nothing
+    assert "says nothing" in cli.refused(2, "alerts", "close", "b", "--reason", " ")
+    assert [one.name for one in alerting.problems(is_all=False)] == ["b"]
 
 
 def test_a_demo_calls_nobody(hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,3 +214,32 @@ def test_the_watchdog_tells_once_that_the_sensor_does_not_look_and_once_that_it_
 def test_the_watchdog_that_cannot_tell_anybody_says_so(cli: Cli, hook: Webhook) -> None:
     hook.always = 410
     assert "no channel took the message (webhook: answered 410" in cli.refused(1, "alerts", "check", "--send")
+
+
+def test_the_sensor_that_looks_again_ends_its_own_silence_though_nobody_asks_from_outside(
+    cli: Cli, hook: Webhook, alerting: Alerting
+) -> None:
+    alerting.tick()
+    alerting.wait(minutes=11)
+    cli.run("alerts", "check", "--send")
+    for _ in range(2):
+        alerting.tick()
+        alerting.wait(minutes=5)
+    alerting.wait(hours=5)
+    alerting.tick()
+    assert hook.events == [("started", "alerts_sensor"), ("ended", "alerts_sensor")]
+
+
+def test_the_watchdog_tells_nothing_of_the_sensors_and_decides_nothing_about_its_channels(
+    cli: Cli, hook: Webhook, alerting: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerting.see("b")
+    with alerting.engine.begin() as conn:
+        conn.exec_driver_sql("UPDATE loyalty.alert_observers SET looked_at = now() - interval '11 minutes'")
+    monkeypatch.setenv("LOYALTY_ALERT_SLACK_URL", f"http://127.0.0.1:{closed_port()}/{TOKEN}")
+    cli.run("alerts", "check", "--send")
+    assert hook.events == [("started", "alerts_sensor")]
+    with alerting.engine.connect() as conn:
+        assert alerts.channel_health(conn) == {}
+    alerting.tick("b")
+    assert hook.events[1:] == [("started", "b")]

@@ -10,14 +10,18 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from loyalty_pipelines.assets.alerts import ALERTS
+from loyalty_pipelines.assets.awards import AWARDED_POINTS
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS
 from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
+from loyalty_pipelines.db.alerts_run import idle_jobs
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.domain.alert_settings import AlertSettingsError
-from loyalty_pipelines.domain.alerts import AlertNotSentError, State
+from loyalty_pipelines.domain.alerts import AlertNotSentError, Problem, State
 from loyalty_pipelines.resources.alerter import Alerter
 from loyalty_pipelines.resources.database import LedgerDatabase
-from loyalty_pipelines.sensors.alerts import follow_checks, follow_freshness, follow_jobs, windows
+from loyalty_pipelines.sensors.alert_checks import follow_checks
+from loyalty_pipelines.sensors.alert_runs import follow_jobs, follow_runs_by_hand
+from loyalty_pipelines.sensors.alerts import follow_freshness, windows
 from tests.alerting import Alerting
 from tests.integrity import proved
 from tests.mail_server import closed_port
@@ -93,6 +97,7 @@ def test_a_red_check_is_told_with_its_numbers_its_merchants_and_what_to_do(
         "title": f"{NAME} is red",
         "detail": "3 orders have other points.",
         "merchants": ["m2", "m1"],
+        "merchants_total": 2,
         "numbers": {"orders": 3},
         "started_at": alert["started_at"],
         "ended_at": None,
@@ -267,7 +272,7 @@ def test_a_run_that_is_retried_is_no_problem_yet(instance: dg.DagsterInstance) -
     assert seen(now + timedelta(minutes=6)) == (["sweep_points_job"], False)
     instance.delete_run(run.run_id)
     instance.delete_run(retry.run_id)
-    assert seen(now) == ([], True), "a run that was removed says nothing"
+    assert seen(now) == ([], False), "a run that was removed is no problem any more"
 
 
 def test_an_asset_that_was_made_too_long_ago_is_late(instance: dg.DagsterInstance) -> None:
@@ -306,6 +311,211 @@ def test_the_queue_is_followed_without_its_check(
     alerting.wait(minutes=5)
     tick(instance, database_url)
     assert hook.events[2:] == [("ended", name)]
+
+
+# --- which run says what ---
+
+FAILURE, SUCCESS = dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS
+ALL_NIGHT = {
+    "dagster/schedule_name": "expiry_schedule",
+    "dagster/asset_partition_range_start": "m1",
+    "dagster/asset_partition_range_end": "m3",
+}
+ONE_MERCHANT = {"dagster/partition": "m2"}
+FOR_EARNEST = {"ops": {"expiry": {"config": {"dry_run": False}}}}
+
+
+def begin(instance: dg.DagsterInstance, job: str, **options) -> dg.DagsterRun:
+    """Let a run begin, with these tags and this configuration."""
+    found = defs.resolve_job_def(job)
+    return instance.create_run_for_job(found, status=dg.DagsterRunStatus.STARTED, **options)
+
+
+def end(instance: dg.DagsterInstance, run: dg.DagsterRun, how: dg.DagsterEventType) -> dg.DagsterRun:
+    """Let a run end."""
+    instance.report_dagster_event(dg.DagsterEvent(how.value, run.job_name), run_id=run.run_id)
+    return run
+
+
+def run_of(instance: dg.DagsterInstance, job: str, how: dg.DagsterEventType, **options) -> dg.DagsterRun:
+    """Let a run begin and end."""
+    return end(instance, begin(instance, job, **options), how)
+
+
+def failed_run(instance: dg.DagsterInstance, job: str, **more) -> str:
+    """Return where the failed run is that is told of a job; '' for none."""
+    found = follow_jobs(instance, [job], as_of=datetime.now(UTC), **more).symptoms
+    return found[0].place.removeprefix("/runs/") if found else ""
+
+
+@pytest.fixture
+def three_merchants(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("merchant", ["m1", "m2", "m3"])
+
+
+@pytest.mark.usefixtures("three_merchants")
+def test_a_failed_night_is_not_ended_by_a_run_of_one_merchant_or_a_dry_run(instance: dg.DagsterInstance) -> None:
+    job = "expire_points_job"
+    night = run_of(instance, job, FAILURE, tags=ALL_NIGHT, run_config=FOR_EARNEST)
+    run_of(instance, job, SUCCESS, tags=ONE_MERCHANT, run_config=FOR_EARNEST)
+    assert failed_run(instance, job) == night.run_id
+    by_hand = {name: value for name, value in ALL_NIGHT.items() if "range" in name}
+    run_of(instance, job, SUCCESS, tags=by_hand)
+    assert failed_run(instance, job) == night.run_id, "a dry run unless told otherwise"
+    run_of(instance, job, SUCCESS, tags=by_hand, run_config=FOR_EARNEST)
+    assert failed_run(instance, job) == ""
+
+
+@pytest.mark.usefixtures("three_merchants")
+@pytest.mark.parametrize("how", ["the next night", "a re-execution"])
+def test_a_failed_night_is_ended_by_the_next_one_or_by_its_re_execution(instance: dg.DagsterInstance, how: str) -> None:
+    job = "expire_points_job"
+    night = run_of(instance, job, FAILURE, tags=ALL_NIGHT, run_config=FOR_EARNEST)
+    options = {"tags": ALL_NIGHT} if how == "the next night" else {"root_run_id": night.run_id}
+    run_of(instance, job, SUCCESS, run_config=FOR_EARNEST, parent_run_id=options.get("root_run_id"), **options)
+    assert failed_run(instance, job) == ""
+
+
+def test_a_night_that_fails_after_a_later_run_has_succeeded_is_told(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("merchant", ["m1", "m2", "m3"])
+    night = begin(instance, "expire_points_job", tags=ALL_NIGHT, run_config=FOR_EARNEST)
+    run_of(instance, "expire_points_job", SUCCESS, tags=ONE_MERCHANT, run_config=FOR_EARNEST)
+    end(instance, night, FAILURE)
+    assert failed_run(instance, "expire_points_job") == night.run_id
+
+
+@pytest.mark.usefixtures("three_merchants")
+def test_a_failed_proof_of_everything_is_not_ended_by_one_of_what_is_new(instance: dg.DagsterInstance) -> None:
+    def proof(schedule: str, is_full: bool) -> dict:
+        config = {"full": is_full, "everybody": True}
+        return {
+            "tags": {**ALL_NIGHT, "dagster/schedule_name": schedule},
+            "run_config": {"ops": {"balance_integrity": {"config": config}}},
+        }
+
+    job = "integrity_job"
+    night = run_of(instance, job, FAILURE, **proof("integrity_nightly_schedule", True))
+    run_of(instance, job, SUCCESS, **proof("integrity_schedule", False))
+    assert failed_run(instance, job) == night.run_id
+    hour = run_of(instance, job, FAILURE, **proof("integrity_schedule", False))
+    assert failed_run(instance, job) == hour.run_id, "the newest one"
+    run_of(instance, job, SUCCESS, **proof("integrity_schedule", False))
+    assert failed_run(instance, job) == night.run_id
+    run_of(instance, job, SUCCESS, **proof("integrity_nightly_schedule", True))
+    assert failed_run(instance, job) == ""
+
+
+def test_the_failure_of_a_job_that_has_nothing_left_to_do_is_over(shop: Shop, instance: dg.DagsterInstance) -> None:
+    job = "drain_reconciliation_queue_job"
+    Queue(shop).report("o", 25, 0)
+    failed = run_of(instance, job, FAILURE)
+    assert failed_run(instance, job, idle=idle_jobs(shop.engine)) == failed.run_id
+    shop.run("DELETE FROM loyalty.reconciliation_queue")
+    assert failed_run(instance, job, idle=idle_jobs(shop.engine)) == ""
+
+
+def test_a_failed_run_that_was_removed_or_is_a_week_old_is_over(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    job = "reports_job"
+    failed = run_of(instance, job, FAILURE)
+    tick(instance, database_url)
+    instance.delete_run(failed.run_id)
+    tick(instance, database_url)
+    alerting.wait(minutes=5)
+    tick(instance, database_url)
+    assert hook.events == [("started", job), ("ended", job)]
+    run_of(instance, job, FAILURE)
+    for days, expected in ((6.9, [job]), (7.1, [])):
+        found = follow_jobs(instance, [job], as_of=datetime.now(UTC) + timedelta(days=days))
+        assert ([one.name for one in found.symptoms], found.undecided) == (expected, set())
+
+
+def test_a_red_check_stays_what_it_is_when_its_newest_run_fails(
+    shop: Shop, instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    report(instance, RED, metadata={"findings": 3})
+    tick(instance, database_url)
+    run_of(instance, "integrity_checks_job", FAILURE)
+    tick(instance, database_url)
+    assert [event for event in hook.events if event[1] == NAME] == [("started", NAME)]
+    (found,) = (one for one in alerting.problems() if one.name == NAME)
+    assert (found.severity.value, found.title, found.numbers) == ("P0", f"{NAME} is red", {"findings": 3})
+    assert found.detail == "3 orders have other points. Its newest run failed before it had a result."
+
+
+def test_a_check_whose_lost_run_is_retried_is_no_problem_yet(instance: dg.DagsterInstance) -> None:
+    now, keys = datetime.now(UTC), [dg.AssetCheckKey(BALANCE_INTEGRITY, NAME)]
+    lost = run_of(instance, "integrity_checks_job", FAILURE, tags={"dagster/will_retry": "true"})
+
+    def seen(as_of: datetime) -> tuple[list[str], set[str]]:
+        found = follow_checks(instance, keys, as_of=as_of)
+        return [one.title for one in found.symptoms], set(found.undecided)
+
+    assert seen(now) == ([], {NAME})
+    assert seen(now + timedelta(minutes=6)) == ([f"{NAME} could not run"], set()), "no retry came"
+    begin(instance, "integrity_checks_job", tags={"dagster/parent_run_id": lost.run_id})
+    assert seen(now + timedelta(minutes=6)) == ([], {NAME})
+
+
+# --- runs that somebody started in the UI ---
+
+
+@pytest.mark.usefixtures("three_merchants")
+def test_a_failed_run_by_hand_is_told_per_asset_until_a_newer_one_makes_what_it_should_have_made(
+    instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
+) -> None:
+    def by_hand(how: dg.DagsterEventType, merchant: str) -> dg.DagsterRun:
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job is not None
+        job = job.get_subset(asset_selection={AWARDED_POINTS})
+        run = instance.create_run_for_job(
+            job,
+            status=dg.DagsterRunStatus.STARTED,
+            tags={"dagster/partition": merchant},
+            asset_selection={AWARDED_POINTS},
+        )
+        return end(instance, run, how)
+
+    def problem() -> Problem:
+        (found,) = (one for one in alerting.problems() if one.name == name)
+        return found
+
+    name = "by_hand/loyalty/awarded_points"
+    failed = by_hand(FAILURE, "m2")
+    tick(instance, database_url)
+    (alert,) = (one for one in hook.taken[0]["alerts"] if one["source"] == "job")
+    assert (alert["name"], alert["severity"]) == (name, "P2")
+    assert alert["title"] == "loyalty/awarded_points, started by hand, failed"
+    assert problem().place == f"/runs/{failed.run_id}"
+    by_hand(SUCCESS, "m1")
+    tick(instance, database_url)
+    assert problem().gone_since is None, "another merchant"
+    sweep = {name: value for name, value in ALL_NIGHT.items() if "range" in name}
+    run_of(instance, "sweep_points_job", SUCCESS, tags=sweep)
+    tick(instance, database_url)
+    assert problem().gone_since is not None
+    by_hand(FAILURE, "m3")
+    tick(instance, database_url)
+    by_hand(SUCCESS, "m3")
+    tick(instance, database_url)
+    assert problem().gone_since is not None
+
+
+def test_of_a_run_by_hand_only_the_assets_that_were_not_made_are_told(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def numbers() -> None:
+        """Make them."""
+
+    @dg.asset(deps=[numbers])
+    def others() -> None:
+        raise dg.Failure("no such table", allow_retries=False)
+
+    made = dg.Definitions(assets=[numbers, others]).resolve_implicit_global_asset_job_def()
+    assert made is not None
+    assert not made.execute_in_process(instance=instance, raise_on_error=False).success
+    (found,) = follow_runs_by_hand(instance, {}, as_of=datetime.now(UTC)).symptoms
+    assert (found.name, found.detail) == ("by_hand/others", "no such table")
 
 
 # --- what can't be used ---

@@ -9,9 +9,11 @@ CREATE TABLE loyalty.alert_problems (
     name text COLLATE "C" NOT NULL,
     source text COLLATE "C" NOT NULL,
     severity text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL,
     title text NOT NULL,
     detail text NOT NULL DEFAULT '',
     merchants text[] NOT NULL DEFAULT '{}',
+    merchants_total integer NOT NULL DEFAULT 0,
     numbers jsonb NOT NULL DEFAULT '{}',
     runbook text NOT NULL DEFAULT '',
     place text NOT NULL DEFAULT '',
@@ -23,12 +25,22 @@ CREATE TABLE loyalty.alert_problems (
     first_notified_at timestamptz,
     last_notified_at timestamptz,
     last_channel text COLLATE "C",
+    told_state text COLLATE "C",
     told_findings double precision,
+    times_worse integer NOT NULL DEFAULT 0,
     reminders integer NOT NULL DEFAULT 0,
+    unanswered integer NOT NULL DEFAULT 0,
     end_notified_at timestamptz,
+    closed_at timestamptz,
+    closed_by text,
+    close_reason text,
     leased_until timestamptz,
     CONSTRAINT alert_problems_severity_is_known CHECK (severity IN ('P0', 'P1', 'P2')),
     CONSTRAINT alert_problems_notified_severity_is_known CHECK (notified_severity IN ('P0', 'P1', 'P2')),
+    CONSTRAINT alert_problems_state_is_known CHECK (state IN ('red', 'yellow', 'could not run')),
+    CONSTRAINT alert_problems_told_state_is_known CHECK (told_state IN ('red', 'yellow', 'could not run')),
+    CONSTRAINT alert_problems_close_is_told
+    CHECK (num_nulls(closed_at, closed_by, close_reason) IN (0, 3) AND (closed_at IS NULL OR ended_at IS NOT NULL)),
     CONSTRAINT alert_problems_source_is_known CHECK (source IN ('check', 'job', 'freshness', 'watch'))
 );
 CREATE UNIQUE INDEX alert_problems_open ON loyalty.alert_problems (name) WHERE ended_at IS NULL;
@@ -36,10 +48,16 @@ CREATE UNIQUE INDEX alert_problems_open ON loyalty.alert_problems (name) WHERE e
 CREATE INDEX alert_problems_unsettled ON loyalty.alert_problems (problem_id)
 WHERE ended_at IS NULL OR (first_notified_at IS NOT NULL AND end_notified_at IS NULL);
 CREATE INDEX alert_problems_ended ON loyalty.alert_problems (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX alert_problems_closed ON loyalty.alert_problems (closed_at) WHERE closed_at IS NOT NULL;
 COMMENT ON TABLE loyalty.alert_problems IS
 'What somebody is to be told of, from its start to its end, and what was sent about it. Ended, never deleted.';
+COMMENT ON COLUMN loyalty.alert_problems.told_state IS 'What the last message said: could not run, and red now, is news.';
 COMMENT ON COLUMN loyalty.alert_problems.told_findings IS
-'How many findings the last message told of: more of them are news.';
+'How many findings the last message that knew told of: more of them are news.';
+COMMENT ON COLUMN loyalty.alert_problems.unanswered IS
+'How often what is due was sent and not answered. After three times it counts as told.';
+COMMENT ON COLUMN loyalty.alert_problems.closed_at IS
+'When somebody said that it is over: what began before that is not looked at again.';
 COMMENT ON COLUMN loyalty.alert_problems.gone_since IS
 'Not seen since then. It ends when it has stayed away for long enough.';
 COMMENT ON COLUMN loyalty.alert_problems.returns IS

@@ -3,9 +3,11 @@
 UPDATE loyalty.alert_problems
 SET
     severity = :severity,
+    state = :state,
     title = :title,
     detail = :detail,
     merchants = CAST(:merchants AS text[]),
+    merchants_total = :merchants_total,
     numbers = CAST(:numbers AS jsonb),
     runbook = :runbook,
     place = :place,

@@ -1,6 +1,13 @@
--- The open problems of some sources, and those that ended lately, the newest first. Locks nothing: only the observer of
--- these sources, who holds its lock, writes what is read here. Indexes alert_problems_open, alert_problems_ended.
+-- The open problems of some sources, those that ended lately and those that somebody closed, the newest first. Locks
+-- nothing: only who holds the lock of the sources' observer writes what is read here. Indexes alert_problems_open,
+-- alert_problems_ended, alert_problems_closed.
 SELECT p.*
 FROM loyalty.alert_problems AS p
-WHERE p.source = ANY(:sources) AND (p.ended_at IS NULL OR p.ended_at > now() - CAST(:remembered AS interval))
+WHERE
+    p.source = ANY(:sources)
+    AND (
+        p.ended_at IS NULL
+        OR p.ended_at > now() - CAST(:remembered AS interval)
+        OR p.closed_at > now() - CAST(:forgotten AS interval)
+    )
 ORDER BY p.problem_id DESC;

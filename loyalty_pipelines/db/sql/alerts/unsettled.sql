@@ -1,5 +1,6 @@
--- Problems that somebody may have to be told of, with the end of the latest silences over them; locked, those that another
--- sender has locked or leased are left to it. Repeating it finds what is left. Index alert_problems_unsettled.
+-- Problems of some sources that somebody may have to be told of, with the end of the latest silences over them; locked,
+-- those that another sender has locked or leased are left to it. Repeating it finds what is left. Index
+-- alert_problems_unsettled.
 SELECT
     p.*,
     now() AS as_of,
@@ -15,6 +16,7 @@ LEFT JOIN LATERAL (
 ) AS s ON true
 WHERE
     (p.ended_at IS NULL OR (p.first_notified_at IS NOT NULL AND p.end_notified_at IS NULL))
+    AND p.source = ANY(:sources)
     AND coalesce(p.leased_until <= now(), true)
 ORDER BY p.problem_id
 FOR NO KEY UPDATE OF p SKIP LOCKED;
