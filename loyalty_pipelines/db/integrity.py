@@ -35,7 +35,6 @@ FIND_IN_ACCOUNTS = load("integrity/find_in_accounts")
 FIND_IN_ORDERS = load("integrity/find_in_orders")
 FIND_IN_REDEMPTIONS = load("integrity/find_in_redemptions")
 FIND_DATES = load("integrity/find_dates")
-FIND_LOST_ACCOUNTS = load("integrity/find_lost_accounts")
 KEEP_UNSETTLED = load("integrity/keep_unsettled")
 FIND_MAILS = load("integrity/find_mails")
 SEAL = load("integrity/seal")
@@ -77,9 +76,7 @@ def find_everything(conn: Connection, merchant_ids: Sequence[str] | None) -> Non
 
 def find_in_balances(conn: Connection, merchant_ids: Sequence[str] | None) -> None:
     """Compare every account with its entries, its open holds and its seal: the part that reads the ledger."""
-    _execute(
-        conn, merchant_ids, MAKE_ROOM, SUM_ENTRIES, ANALYZE_SUMS, SUSPECT_ACCOUNTS, FIND_IN_ACCOUNTS, FIND_LOST_ACCOUNTS
-    )
+    _execute(conn, merchant_ids, MAKE_ROOM, SUM_ENTRIES, ANALYZE_SUMS, SUSPECT_ACCOUNTS, FIND_IN_ACCOUNTS)
 
 
 def find_in_new_entries(conn: Connection, merchant_ids: Sequence[str] | None) -> None:

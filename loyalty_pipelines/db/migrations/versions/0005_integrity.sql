@@ -172,6 +172,13 @@ AS $function$
         2147483647) AS integer)
 $function$;
 
+CREATE FUNCTION loyalty.redemption_share_digest(points bigint, entries integer, order_id text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- That of a redemption: other numbers than those of its order, so that both are summed as one.
+    SELECT loyalty.share_digest(points, entries, 'redemption ' || order_id)
+$function$;
+
 CREATE FUNCTION loyalty.account_history(
     p_merchant_id text, p_account_id bigint, p_entries bigint, p_balance bigint
 ) RETURNS TABLE (

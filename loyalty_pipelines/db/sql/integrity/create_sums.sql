@@ -12,8 +12,7 @@ CREATE TEMPORARY TABLE integrity_sums (
     links bigint NOT NULL,
     digest bigint NOT NULL,
     is_adding_up boolean NOT NULL,
-    order_share bigint NOT NULL,
-    redemption_share bigint NOT NULL,
+    share bigint NOT NULL,
     expired_seq bigint NOT NULL,
     times_earned_again bigint NOT NULL
 ) ON COMMIT DROP;

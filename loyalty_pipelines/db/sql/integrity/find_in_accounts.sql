@@ -65,7 +65,8 @@ FROM (
 ) AS f
 CROSS JOIN LATERAL (
     VALUES
-    ('account_missing', (f.account).account_id IS NULL, -f.points),
+    -- What its balance was: the points of its entries, and those that were sealed and are gone.
+    ('account_missing', (f.account).account_id IS NULL, coalesce(f.points_more, 0) - f.points),
     ('balance_differs', (f.account).balance <> f.base_balance + f.points, (f.account).balance - f.base_balance - f.points),
     -- Between the entries, or after the last one.
     (

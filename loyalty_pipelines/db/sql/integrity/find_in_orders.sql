@@ -10,6 +10,8 @@ WITH orders AS MATERIALIZED (
         i.order_id
     FROM integrity_orders AS i
     WHERE i.reference_type = 'order'
+    -- In the order of the keys, whose pages are then read once.
+    ORDER BY i.merchant_id, i.order_id
 ),
 
 history AS (

@@ -3,7 +3,7 @@
 -- keeps it so): what doesn't fit into memory is half as wide. Safe to repeat, writes to a temporary table only.
 INSERT INTO integrity_sums (
     merchant_id, account_id, base_entries, base_balance, base_stamps, base_digest, entries, points, stamps, links, digest,
-    is_adding_up, order_share, redemption_share, expired_seq, times_earned_again
+    is_adding_up, share, expired_seq, times_earned_again
 )
 SELECT
     e.merchant_id,
@@ -18,8 +18,7 @@ SELECT
     bit_xor(e.links),
     bit_xor(e.digest),
     bool_and(e.is_adding_up),
-    coalesce(sum(e.order_share), 0),
-    coalesce(sum(e.redemption_share), 0),
+    coalesce(sum(e.share), 0),
     coalesce(max(e.expired_seq), 0),
     count(e.earned_again)
 FROM (
@@ -36,13 +35,11 @@ FROM (
         l.balance_after = l.balance_before + l.points AS is_adding_up,
         CASE l.reference_type
             WHEN 'order' THEN loyalty.share_digest(l.points, l.stamps, l.reference_id)
-        END AS order_share,
-        CASE l.reference_type
-            WHEN 'redemption' THEN loyalty.share_digest(l.points, 1, l.reference_id)
-        END AS redemption_share,
+            WHEN 'redemption' THEN loyalty.redemption_share_digest(l.points, 1, l.reference_id)
+        END AS share,
         CASE l.kind WHEN 'expired' THEN l.seq END AS expired_seq,
-        -- The first entry of an order has number 1, whatever account it is on.
-        CASE WHEN l.kind = 'earned' AND l.reference_type = 'order' AND l.reference_seq <> 1 THEN 1 END AS earned_again
+        -- The first entry of an order has number 1, whatever account it is on. Most have: that is asked first.
+        CASE WHEN l.reference_seq <> 1 AND l.kind = 'earned' AND l.reference_type = 'order' THEN 1 END AS earned_again
     FROM loyalty.ledger_entries AS l
     WHERE CAST(:merchant_ids AS text[]) IS NULL OR l.merchant_id = ANY(CAST(:merchant_ids AS text[]))
     OFFSET 0

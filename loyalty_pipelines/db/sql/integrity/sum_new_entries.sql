@@ -5,28 +5,14 @@
 -- transaction that this server has not come to is of the server that a backup was taken from: the full proof looks at it.
 WITH written AS (
     SELECT
-        w.merchant_id,
-        w.account_id
-    FROM (
-        SELECT
-            e.merchant_id,
-            e.account_id,
-            max(e.recorded_xid) AS newest_xid
-        FROM loyalty.ledger_entries AS e
-        WHERE
-            CAST(CAST(e.recorded_xid AS text) AS bigint) >= CAST(:since AS bigint)
-            AND CAST(CAST(e.recorded_xid AS text) AS bigint) < CAST(:until AS bigint)
-            AND (CAST(:merchant_ids AS text[]) IS NULL OR e.merchant_id = ANY(CAST(:merchant_ids AS text[])))
-        GROUP BY e.merchant_id, e.account_id
-    ) AS w
-    -- By key: of few expected entries the planner compares each with each merchant's mark.
-    CROSS JOIN LATERAL (
-        SELECT one.verified_until
-        FROM loyalty.integrity_marks AS one
-        WHERE one.merchant_id = w.merchant_id
-        OFFSET 0
-    ) AS m
-    WHERE w.newest_xid >= m.verified_until
+        e.merchant_id,
+        e.account_id
+    FROM loyalty.ledger_entries AS e
+    WHERE
+        CAST(CAST(e.recorded_xid AS text) AS bigint) >= CAST(:since AS bigint)
+        AND CAST(CAST(e.recorded_xid AS text) AS bigint) < CAST(:until AS bigint)
+        AND (CAST(:merchant_ids AS text[]) IS NULL OR e.merchant_id = ANY(CAST(:merchant_ids AS text[])))
+    GROUP BY e.merchant_id, e.account_id
 ),
 
 found_before AS (
@@ -101,7 +87,7 @@ orders AS (
 
 INSERT INTO integrity_sums (
     merchant_id, account_id, base_entries, base_balance, base_stamps, base_digest, entries, points, stamps, links, digest,
-    is_adding_up, order_share, redemption_share, expired_seq, times_earned_again
+    is_adding_up, share, expired_seq, times_earned_again
 )
 SELECT
     t.merchant_id,
@@ -124,20 +110,10 @@ SELECT
         0
     ),
     coalesce(bool_and(e.balance_after = e.balance_before + e.points), true),
-    coalesce(
-        sum(
-            CASE e.reference_type
-                WHEN 'order' THEN loyalty.share_digest(e.points, e.stamps, e.reference_id)
-            END
-        ),
-        0
-    ),
-    coalesce(
-        sum(CASE e.reference_type WHEN 'redemption' THEN loyalty.share_digest(e.points, 1, e.reference_id) END), 0
-    ),
+    -- Orders of new entries are compared one by one.
+    0,
     coalesce(max(CASE e.kind WHEN 'expired' THEN e.seq END), 0),
-    -- The first entry of an order has number 1, whatever account it is on.
-    count(CASE WHEN e.kind = 'earned' AND e.reference_type = 'order' AND e.reference_seq <> 1 THEN 1 END)
+    0
 FROM touched AS t
 LEFT JOIN news AS e ON e.merchant_id = t.merchant_id AND e.account_id = t.account_id
 GROUP BY t.merchant_id, t.account_id, t.base_entries, t.base_balance, t.base_stamps, t.base_digest;

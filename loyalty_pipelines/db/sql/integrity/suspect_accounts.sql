@@ -1,9 +1,10 @@
 -- Accounts, all of them, that don't fit the sums of their entries, the points that checkouts hold, or their seal; and sums
--- that have no account. One whose seal is shorter than its history is looked at, too: the sealed part may have changed.
+-- and seals that have no account. One whose seal is shorter than its history is looked at, too: the sealed part may have
+-- changed. Reads accounts and account_seals once.
 INSERT INTO integrity_suspects (merchant_id, account_id, base_entries, base_balance, base_stamps)
 SELECT
-    coalesce(a.merchant_id, s.merchant_id),
-    coalesce(a.account_id, s.account_id),
+    coalesce(a.merchant_id, s.merchant_id, z.merchant_id),
+    coalesce(a.account_id, s.account_id, z.account_id),
     0,
     0,
     0
@@ -22,7 +23,12 @@ LEFT JOIN (
     WHERE h.status = 'open'
     GROUP BY h.merchant_id, h.account_id
 ) AS held ON held.merchant_id = a.merchant_id AND held.account_id = a.account_id
-LEFT JOIN loyalty.account_seals AS z ON z.merchant_id = a.merchant_id AND z.account_id = a.account_id
+FULL JOIN (
+    SELECT *
+    FROM loyalty.account_seals AS one
+    WHERE CAST(:merchant_ids AS text[]) IS NULL OR one.merchant_id = ANY(CAST(:merchant_ids AS text[]))
+) AS z
+    ON z.merchant_id = coalesce(a.merchant_id, s.merchant_id) AND z.account_id = coalesce(a.account_id, s.account_id)
 WHERE
     loyalty.is_account_suspect(
         a.account_id, a.balance, a.stamp_count, a.next_seq, a.held, a.last_expiry_seq, a.is_debt_allowed, 0, 0, 0,
