@@ -116,4 +116,6 @@ SELECT
     0
 FROM touched AS t
 LEFT JOIN news AS e ON e.merchant_id = t.merchant_id AND e.account_id = t.account_id
-GROUP BY t.merchant_id, t.account_id, t.base_entries, t.base_balance, t.base_stamps, t.base_digest;
+GROUP BY t.merchant_id, t.account_id, t.base_entries, t.base_balance, t.base_stamps, t.base_digest
+-- In the order of the keys by which accounts and seals are looked up next, so that their pages are read once.
+ORDER BY t.merchant_id, t.account_id;
