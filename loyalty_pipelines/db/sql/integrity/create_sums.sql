@@ -1,11 +1,12 @@
--- What the entries of an account add up to, after its base; gone at the end of the transaction.
+-- What the entries of an account add up to, after its base; gone at the end of the transaction. Without a base (NULL) they
+-- are all that there are: a million rows that are narrower for it.
 CREATE TEMPORARY TABLE integrity_sums (
     merchant_id text COLLATE "C" NOT NULL,
     account_id bigint NOT NULL,
-    base_entries bigint NOT NULL,
-    base_balance bigint NOT NULL,
-    base_stamps bigint NOT NULL,
-    base_digest bigint NOT NULL,
+    base_entries bigint,
+    base_balance bigint,
+    base_stamps bigint,
+    base_digest bigint,
     entries bigint NOT NULL,
     points numeric NOT NULL,
     stamps bigint NOT NULL,

@@ -4,15 +4,15 @@ INSERT INTO loyalty.account_seals AS z (merchant_id, account_id, entries, balanc
 SELECT
     s.merchant_id,
     s.account_id,
-    s.base_entries + s.entries,
-    s.base_balance + s.points,
-    s.base_stamps + s.stamps,
-    int8xor(s.base_digest, s.digest)
+    coalesce(s.base_entries, 0) + s.entries,
+    coalesce(s.base_balance, 0) + s.points,
+    coalesce(s.base_stamps, 0) + s.stamps,
+    int8xor(coalesce(s.base_digest, 0), s.digest)
 FROM integrity_sums AS s
 LEFT JOIN loyalty.account_seals AS known
     ON CAST(:is_full AS boolean) AND known.merchant_id = s.merchant_id AND known.account_id = s.account_id
 WHERE
-    coalesce(known.entries < s.base_entries + s.entries, true)
+    coalesce(known.entries < coalesce(s.base_entries, 0) + s.entries, true)
     AND NOT EXISTS (
         SELECT 1
         FROM found AS f

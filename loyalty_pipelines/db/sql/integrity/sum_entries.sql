@@ -2,16 +2,11 @@
 -- the points of its orders can be recognised without sorting. Numbers are made of texts before they are grouped (OFFSET 0
 -- keeps it so): what doesn't fit into memory is half as wide. Safe to repeat, writes to a temporary table only.
 INSERT INTO integrity_sums (
-    merchant_id, account_id, base_entries, base_balance, base_stamps, base_digest, entries, points, stamps, links, digest,
-    is_adding_up, share, expired_seq, times_earned_again
+    merchant_id, account_id, entries, points, stamps, links, digest, is_adding_up, share, expired_seq, times_earned_again
 )
 SELECT
     e.merchant_id,
     e.account_id,
-    0,
-    0,
-    0,
-    0,
     count(*),
     sum(e.points),
     sum(e.stamps),
