@@ -1,19 +1,23 @@
 """Which failed runs are told, and what makes good for them: on a real, ephemeral Dagster instance."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy import Engine, text
 
 from loyalty_pipelines.assets.awards import AWARDED_POINTS
 from loyalty_pipelines.assets.expiry import EXPIRED_POINTS, EXPIRY_PLAN, EXPIRY_WARNINGS
 from loyalty_pipelines.assets.integrity import BALANCE_INTEGRITY
+from loyalty_pipelines.db.alerts_run import SENSOR, observe
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.domain.alerts import Sight
 from loyalty_pipelines.sensors import alert_runs
 from loyalty_pipelines.sensors.alert_runs import asset_jobs, follow_jobs, follow_runs_by_hand
+from tests.alerting import Alerting
 from tests.ended_runs import ALL_NIGHT, FAILURE, FOR_EARNEST, ONE_MERCHANT, SUCCESS, by_hand, check_by_hand, run_of
 
 MADE = asset_jobs(defs.get_repository_def())
@@ -102,6 +106,33 @@ def test_what_a_failed_run_logged_is_read_once_and_only_jobs_that_make_its_asset
     for _ in range(3):
         assert told(instance, "expire_points_job")
     assert read == [both.run_id, night.run_id]
+
+
+def test_a_failure_that_is_over_because_nothing_was_left_to_do_does_not_come_back_with_new_work(
+    instance: dg.DagsterInstance, engine: Engine
+) -> None:
+    job, alerting = "drain_reconciliation_queue_job", Alerting(engine)
+
+    def tick(*idle: str) -> int:
+        sight = follow_jobs(instance, [job], as_of=datetime.now(UTC), idle=idle)
+        return observe(engine, SENSOR, sight, alerting.table)
+
+    run_of(instance, job, FAILURE)
+    assert tick() == 1
+    assert tick(job) == 1
+    # Only what is in the database gets older, so the end of the problem is put back to now.
+    alerting.wait(minutes=5)
+    assert tick(job) == 0
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE loyalty.alert_problems SET ended_at = now()"))
+    assert tick() == 0, "new work, and no run yet"
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE loyalty.alert_problems SET ended_at = now() - interval '3 days'"))
+    (found,) = follow_jobs(instance, [job], as_of=datetime.now(UTC)).symptoms
+    old = replace(found, since=found.since - timedelta(days=4))
+    assert observe(engine, SENSOR, Sight(symptoms=(old,)), alerting.table) == 0, "it is remembered for a week"
+    run_of(instance, job, FAILURE)
+    assert tick() == 1
 
 
 # --- what the later run was to make ---

@@ -433,6 +433,17 @@ def test_a_check_whose_lost_run_is_retried_is_no_problem_yet(instance: dg.Dagste
     assert seen(now + timedelta(minutes=6)) == ([], {NAME})
 
 
+def test_a_cancelled_run_does_not_end_that_a_check_could_not_run(instance: dg.DagsterInstance) -> None:
+    keys = [dg.AssetCheckKey(BALANCE_INTEGRITY, NAME)]
+    report(instance, PASSED)
+    run_of(instance, "integrity_checks_job", FAILURE)
+    (found,) = follow_checks(instance, keys, as_of=datetime.now(UTC)).symptoms
+    assert found.state is State.BROKEN
+    instance.report_run_canceled(begin(instance, "integrity_checks_job"))
+    found = follow_checks(instance, keys, as_of=datetime.now(UTC))
+    assert (found.symptoms, found.undecided) == ((), {NAME})
+
+
 # --- runs that somebody started in the UI ---
 
 

@@ -23,6 +23,7 @@ from loyalty_pipelines.domain.alerts import (
     Graded,
     Problem,
     Severity,
+    Source,
     State,
     compare,
     due_event,
@@ -231,6 +232,21 @@ def test_what_comes_back_within_a_day_has_to_stay_away_for_longer_and_is_forgott
     (again,) = compare([over], seen("b"), undecided=(), as_of=NOW + timedelta(hours=23))
     (later,) = compare([over], seen("b"), undecided=(), as_of=NOW + timedelta(hours=25))
     assert (again.returns, later.returns) == (1, 0)
+
+
+def test_a_failed_run_whose_problem_is_over_is_no_new_problem_and_a_later_one_is() -> None:
+    over = problem("drain", source="job", ended_at=NOW)
+
+    def found(known: Problem, since: timedelta, source: Source = Source.JOB) -> list[Problem]:
+        failed = Graded(symptom=symptom("drain", source=source, since=NOW + since), severity=Severity.P1, runbook="")
+        return compare([known], [failed], undecided=(), as_of=NOW + timedelta(days=5))
+
+    minute = timedelta(minutes=1)
+    assert found(over, -minute) == []
+    assert len(found(over, minute)) == 1
+    (gone,) = found(problem("drain", problem_id=8, source="job"), -minute)
+    assert gone.ended_at is None, "its own problem is open"
+    assert len(found(problem("drain", ended_at=NOW), -minute, Source.CHECK)) == 1, "a check says how it is now"
 
 
 def test_nothing_is_said_of_what_is_gone_and_may_come_back() -> None:
