@@ -29,6 +29,7 @@ from loyalty_pipelines.domain.alerts import (
     due_event,
     quiet_time,
 )
+from loyalty_pipelines.processes import dagster_environment
 from loyalty_pipelines.resources.alert_table import read_alert_table
 from loyalty_pipelines.sensors.alert_runs import BY_HAND_GROUP
 from loyalty_pipelines.sensors.alerts import check_keys, job_names, windows
@@ -147,6 +148,23 @@ def test_a_table_that_cannot_be_used_says_which_line_and_what_was_expected(was: 
     with pytest.raises(AlertTableError, match=said) as caught:
         parse_alert_table(TABLE.replace(was, becomes))
     assert "Until it is corrected, red is P1 and yellow is P2." in str(caught.value)
+
+
+def test_a_table_of_ones_own_is_found_from_where_dagster_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.md").write_text(TABLE)
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text("")
+    for name in ("LOYALTY_DATABASE_URL", "DAGSTER_POSTGRES_URL"):
+        monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for named in ("mine.md", "~/mine.md"):
+        monkeypatch.setenv("LOYALTY_ALERT_TABLE", named)
+        assert read_alert_table().row("c").red is Severity.P2
+        assert dagster_environment()["LOYALTY_ALERT_TABLE"] == str(tmp_path / "mine.md")
+    monkeypatch.setenv("LOYALTY_ALERT_TABLE", " ")
+    assert "LOYALTY_ALERT_TABLE" not in dagster_environment()
 
 
 # --- settings ---
