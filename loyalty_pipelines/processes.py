@@ -18,6 +18,7 @@ from loyalty_pipelines import embedded
 from loyalty_pipelines.contracts import VARIABLE as CONTRACTS_VARIABLE
 from loyalty_pipelines.domain.alert_settings import VARIABLES
 from loyalty_pipelines.domain.errors import ConfigurationError
+from loyalty_pipelines.resources.alert_table import TABLE_VARIABLE
 from loyalty_pipelines.resources.report_store import VARIABLE as REPORTS_VARIABLE
 
 STOP_SECONDS = 20
@@ -56,6 +57,7 @@ def dagster_environment() -> dict[str, str]:
         **mail_environment(),
         **reports_environment(),
         **contracts_environment(),
+        **alert_table_environment(),
     }
 
 
@@ -67,8 +69,18 @@ def reports_environment() -> dict[str, str]:
 
 def contracts_environment() -> dict[str, str]:
     """Return where contracts of the operator's own are, as Dagster's processes need it."""
-    folder = os.environ.get(CONTRACTS_VARIABLE, "").strip()
-    return {CONTRACTS_VARIABLE: str(Path(folder).expanduser().absolute())} if folder else {}
+    return _absolute(CONTRACTS_VARIABLE)
+
+
+def alert_table_environment() -> dict[str, str]:
+    """Return where the operator's own table of alerts is, as Dagster's processes need it."""
+    return _absolute(TABLE_VARIABLE)
+
+
+def _absolute(variable: str) -> dict[str, str]:
+    """Return a variable that names a file or folder, as it is named from any other folder; none if it is not set."""
+    path = os.environ.get(variable, "").strip()
+    return {variable: str(Path(path).expanduser().absolute())} if path else {}
 
 
 def mail_environment() -> dict[str, str]:

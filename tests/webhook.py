@@ -56,7 +56,13 @@ def webhook(**options: Any) -> Iterator[Webhook]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            length = int(self.headers["Content-Length"])
+            content = self.rfile.read(length)
+            if len(content) < length:
+                # Only its head came.
+                self.close_connection = True
+                return
+            document = json.loads(content)
             said = server.answer()
             if said == SLOW:
                 time.sleep(server.slow_seconds)

@@ -70,7 +70,7 @@ def since_look(conn: Connection, observer: str) -> timedelta | None:
 
 
 def known_problems(conn: Connection, sources: Collection[Source]) -> list[Problem]:
-    """Return the open problems of these sources and those that ended or were closed lately, the newest first."""
+    """Return the open problems of these sources and those that ended lately, the newest first."""
     values = {"sources": [one.value for one in sources], "remembered": REMEMBERED, "forgotten": FORGOTTEN}
     return [_problem(row) for row in conn.execute(KNOWN, values).mappings()]
 

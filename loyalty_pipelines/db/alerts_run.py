@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -116,14 +117,24 @@ def announce(
 
     The first channel of a route that takes it gets it; one that failed lately is left out until its time has come. What
     no channel takes is due again. Two senders at once send nothing twice; one that dies between sending and marking
-    sends one message again, when its lease has ended. What was sent and not answered is sent three times at most: then
-    it counts as told.
+    sends one message again, when its lease has ended. What was sent and not answered is sent three times, or six while
+    another channel of its route is left out: then it counts as told.
 
     Only the sensor knows and remembers which channels fail: another machine's network says nothing of its own.
     """
     return _Round(
         engine, channels, settings=settings, observer=observer, lease=lease, max_seconds=max_seconds
     ).announce()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What became of one message: whether a channel took it; if none did, which was the last that did not answer."""
+
+    is_told: bool = False
+    silent: str | None = None
+    # One of the route was not asked: it had failed lately, or there was no time left.
+    is_any_left_out: bool = False
 
 
 class _Round:
@@ -162,10 +173,10 @@ class _Round:
                 # From here on it may be on its way: whatever happens, its lease must end before anybody tries again.
                 for one in group:
                     del left[one.problem.problem_id]
-                is_told, silent = self._send(group, route, as_of=as_of)
-                if silent is not None:
-                    unanswered += self._settle_unanswered(group, silent)
-                elif not is_told:
+                outcome = self._send(group, route, as_of=as_of)
+                if outcome.silent is not None:
+                    unanswered += self._settle_unanswered(group, outcome.silent, is_final=not outcome.is_any_left_out)
+                elif not outcome.is_told:
                     left |= {one.problem.problem_id: one for one in group}
         finally:
             self._give_back(list(left.values()))
@@ -191,16 +202,17 @@ class _Round:
             groups.setdefault(route, []).append(one)
         return groups
 
-    def _send(self, group: Sequence[Claimed], route: Sequence[str], *, as_of: datetime) -> tuple[bool, str | None]:
-        """Send one message over the first channel that takes it; return whether one did, else which did not answer."""
-        silent = None
+    def _send(self, group: Sequence[Claimed], route: Sequence[str], *, as_of: datetime) -> _Outcome:
+        """Send one message over the first channel that takes it."""
+        silent, is_any_left_out = None, False
         if not route:
             # Nobody wants to know: that is settled, too.
             self._mark(group, NOWHERE)
-            return True, None
+            return _Outcome(is_told=True)
         message = message_about(group, links=self._settings.links, as_of=as_of)
         for name in route:
             if name in self._waiting or time.monotonic() >= self._ends_at:
+                is_any_left_out = True
                 continue
             try:
                 note = self._channels[name].send(message)
@@ -218,12 +230,16 @@ class _Round:
             # Somebody was told: rather wait for a database that restarts than tell them again.
             self._mark(group, name, note=note)
             self._sent[name] += 1
-            return True, None
-        return False, silent
+            return _Outcome(is_told=True)
+        return _Outcome(silent=silent, is_any_left_out=is_any_left_out)
 
-    def _settle_unanswered(self, group: Sequence[Claimed], name: str) -> list[Claimed]:
-        """Mark what was sent often enough as told by a channel that did not answer; return what is to be sent again."""
-        again = [one for one in group if one.problem.unanswered + 1 < MOST_UNANSWERED]
+    def _settle_unanswered(self, group: Sequence[Claimed], name: str, *, is_final: bool) -> list[Claimed]:
+        """Mark what was sent often enough as told by a channel that did not answer; return what is to be sent again.
+
+        `is_final`: no other channel of the route could take it. One that was left out is waited for, and not for ever.
+        """
+        most = MOST_UNANSWERED if is_final else 2 * MOST_UNANSWERED
+        again = [one for one in group if one.problem.unanswered + 1 < most]
         told = [one for one in group if one not in again]
         if told:
             with_retries(partial(self._write_mark, told, name, note=None))

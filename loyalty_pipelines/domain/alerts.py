@@ -293,13 +293,14 @@ def compare(
 ) -> list[Problem]:
     """Return what to store: problems that start, that look otherwise now, that are gone or back, that are over.
 
-    `known` are the open problems, those that ended and those that somebody closed lately, the newest first. What began
-    before somebody closed it is not looked at again.
+    `known` are the open problems and those that ended lately, the newest first. A run that failed before the last
+    problem of its job was over is not looked at again: it was made good for, or nothing was left to do, or somebody
+    closed it.
     """
-    closed: dict[str, datetime] = {}
+    over: dict[str, datetime] = {}
     for one in known:
-        if one.closed_at is not None:
-            closed[one.name] = max(one.closed_at, closed.get(one.name, one.closed_at))
+        if one.source == Source.JOB and one.ended_at is not None:
+            over[one.name] = max(one.ended_at, over.get(one.name, one.ended_at))
     open_ones = {one.name: one for one in known if one.ended_at is None}
     ended: dict[str, Problem] = {}
     for one in known:
@@ -309,7 +310,7 @@ def compare(
     names: set[str] = set()
     for graded in seen:
         name = graded.symptom.name
-        if name in closed and graded.symptom.since <= closed[name]:
+        if graded.symptom.source is Source.JOB and name in over and graded.symptom.since <= over[name]:
             continue
         names.add(name)
         before = open_ones.get(name)

@@ -45,6 +45,7 @@ TOO_LONG = (400, 413)
 MAIL_SECONDS = 10.0
 # A mail server looks through a mail before it answers.
 CONTENT_SECONDS = 20.0
+TOO_LATE = "was not done in time"
 LONGEST_SLACK_TEXT = 38_000
 # No server needs to take eight bits.
 PLAIN = SMTP.clone(cte_type="7bit")
@@ -79,6 +80,12 @@ class _Progress:
     def is_over(self) -> bool:
         """Whether nobody waits for it any more."""
         return time.monotonic() >= self.ends_at
+
+    def leave(self) -> None:
+        """Note that the content leaves now; `TimeoutError` if nobody waits: the next channel may have it already."""
+        if self.is_over:
+            raise TimeoutError
+        self.is_sent = True
 
 
 class _Way(Protocol):
@@ -187,21 +194,21 @@ def _post(url: str, document: Mapping[str, Any], *, variable: str, progress: _Pr
 
 
 class _Body(BytesIO):
-    """A body that says when it begins to be sent."""
+    """A body that says when it begins to be sent, and stays here when it is too late."""
 
     def __init__(self, content: bytes, progress: _Progress) -> None:
         super().__init__(content)
         self._progress = progress
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self._progress.is_sent = True
+        self._progress.leave()
         return super().read(size)
 
 
 def _post_once(url: str, document: Mapping[str, Any], variable: str, progress: _Progress) -> None:
     if progress.is_over:
         # Nobody waits for it, and the next channel may have it already.
-        raise ChannelError("was not done in time")
+        raise ChannelError(TOO_LATE)
     progress.is_sent = False
     try:
         # Nobody is followed elsewhere: an address with a secret in it is for one server. The body is not read.
@@ -215,6 +222,9 @@ def _post_once(url: str, document: Mapping[str, Any], variable: str, progress: _
         )
         answer.close()
     except (requests.exceptions.RequestException, ValueError, OSError) as error:
+        if progress.is_over and not progress.is_sent:
+            # Whatever it was called on its way up: the body did not leave.
+            raise ChannelError(TOO_LATE) from None
         raise _problem(error, variable, is_sent=progress.is_sent) from None
     progress.is_sent = False
     status = answer.status_code
@@ -259,7 +269,10 @@ class MailChannel:
         """Send a mail to each recipient; it was taken when one of them is told. See `AlertChannel`."""
 
         def on_content(is_sent: bool) -> None:
-            progress.is_sent = is_sent
+            if is_sent:
+                progress.leave()
+            else:
+                progress.is_sent = False
 
         transport = transport_for(
             self._settings, timeout_seconds=MAIL_SECONDS, content_seconds=CONTENT_SECONDS, on_content=on_content

@@ -22,7 +22,7 @@ def read_alert_table(environment: Mapping[str, str] = os.environ) -> AlertTable:
 def _path(environment: Mapping[str, str]) -> Path:
     named = environment.get(TABLE_VARIABLE, "").strip()
     if named:
-        return Path(named)
+        return Path(named).expanduser()
     package = Path(__file__).parent.parent
     candidates = (package / "docs" / "alerts.md", package.parent / "docs" / "alerts.md")
     return next((one for one in candidates if one.exists()), candidates[0])

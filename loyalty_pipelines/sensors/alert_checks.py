@@ -25,6 +25,7 @@ class _Newest(Enum):
     """The newest run of a check that has no result of it yet."""
 
     NONE = auto()
+    # Or cancelled: it has not said anything.
     UNDER_WAY = auto()
     FAILED = auto()
 
@@ -70,7 +71,8 @@ def _newest(instance: dg.DagsterInstance, run_id: str, *, as_of: datetime) -> _N
     status = record.dagster_run.status if record else None
     if record and status == dg.DagsterRunStatus.FAILURE:
         return _Newest.UNDER_WAY if is_retried(instance, record, as_of=as_of) else _Newest.FAILED
-    return _Newest.UNDER_WAY if status in IN_FLIGHT else _Newest.NONE
+    # A cancelled one says nothing, as before it had begun.
+    return _Newest.UNDER_WAY if status in (*IN_FLIGHT, dg.DagsterRunStatus.CANCELED) else _Newest.NONE
 
 
 def _still(symptom: "Symptom") -> "Symptom":

@@ -1,9 +1,9 @@
 """Failed runs: of which job or asset, and what has made good for them since."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -23,6 +23,8 @@ BY_HAND_GROUP = "by_hand"
 WILL_RETRY = "dagster/will_retry"
 PARENT_RUN = "dagster/parent_run_id"
 STARTED_BY = ("dagster/schedule_name", "dagster/sensor_name")
+# Of Dagster's own, for a re-execution that makes only what the failed run did not.
+OF_THE_REST = "dagster/is_asset_resume_retry"
 PARTITION = "dagster/partition"
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 # So long a lost run waits for its retry.
@@ -34,8 +36,11 @@ WORDED = ("Failure",)
 # So many runs of a job are looked at: failed ones, and where there are any, those that succeeded.
 FAILURES = 20
 SUCCESSES = 50
+# By hand, the runs of all assets are of one job; a backfill starts one for each partition.
+FAILURES_BY_HAND = 100
 # The logs of so many failed runs of a job are read per tick.
 READ = 5
+LOGS_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class _Run:
 
     record: dg.RunRecord
     merchants: "_Merchants"
+    # All that its job makes, where that is known.
+    whole: frozenset[dg.AssetKey] | None = None
 
     @property
     def run(self) -> dg.DagsterRun:
@@ -75,6 +82,13 @@ class _Run:
         return frozenset(name for name, is_so in (("writing", is_dry), ("what is old", not is_full)) if is_so)
 
     @cached_property
+    def assets(self) -> frozenset[dg.AssetKey] | None:
+        """What it was to make; None: all that its job makes."""
+        if self.run.asset_selection:
+            return frozenset(self.run.asset_selection)
+        return frozenset() if self.run.asset_check_selection else self.whole
+
+    @cached_property
     def partitions(self) -> frozenset[str] | None:
         """Of which merchants it was; None: of all."""
         if self.config.get("everybody"):
@@ -88,8 +102,17 @@ class _Run:
     def makes_good_for(self, failed: "_Run") -> bool:
         """Return whether nobody has to look at the failed one any more, if this one, which ended later, succeeded.
 
-        The next of the same schedule or sensor, a re-execution, or one of at least the same merchants does.
+        The next of the same schedule or sensor, a re-execution, or one of at least the same merchants does, if it was
+        to make at least the same assets.
         """
+        if not self.is_as_much_as(failed):
+            return False
+        if self.run.tags.get(OF_THE_REST) == "true" and _root(self.run) == _root(failed.run):
+            return True
+        return self.assets is None or (failed.assets is not None and failed.assets <= self.assets)
+
+    def is_as_much_as(self, failed: "_Run") -> bool:
+        """Return whether it was to do as much as the failed one with each asset that it was to make."""
         if self.left_out - failed.left_out:
             return False
         if _root(self.run) == _root(failed.run):
@@ -126,7 +149,13 @@ def _root(run: dg.DagsterRun) -> str:
 
 
 def _ended(
-    instance: dg.DagsterInstance, job_name: str, status: dg.DagsterRunStatus, *, limit: int, as_of: datetime
+    instance: dg.DagsterInstance,
+    job_name: str,
+    status: dg.DagsterRunStatus,
+    *,
+    limit: int,
+    as_of: datetime,
+    whole: frozenset[dg.AssetKey] | None = None,
 ) -> list[_Run]:
     """Return the newest runs of a job that ended so within the time after which they are forgotten."""
     from loyalty_pipelines.domain.alerts import FORGOTTEN
@@ -134,24 +163,37 @@ def _ended(
     # One that ended lately may have begun a day before.
     wanted = dg.RunsFilter(job_name=job_name, statuses=[status], created_after=as_of - FORGOTTEN - timedelta(days=1))
     merchants = _Merchants(instance)
-    runs = [_Run(record, merchants) for record in instance.get_run_records(wanted, limit=limit)]
+    runs = [_Run(record, merchants, whole) for record in instance.get_run_records(wanted, limit=limit)]
     return [one for one in runs if one.ended_at > as_of - FORGOTTEN]
 
 
-def _newest_first(instance: dg.DagsterInstance, job_name: str, *, as_of: datetime) -> list[_Run]:
+def _newest_first(
+    instance: dg.DagsterInstance,
+    job_name: str,
+    *,
+    as_of: datetime,
+    limit: int = FAILURES,
+    whole: frozenset[dg.AssetKey] | None = None,
+) -> list[_Run]:
     """Return the runs of a job, by the time at which they ended; none where none failed."""
-    failed = _ended(instance, job_name, dg.DagsterRunStatus.FAILURE, limit=FAILURES, as_of=as_of)
+    failed = _ended(instance, job_name, dg.DagsterRunStatus.FAILURE, limit=limit, as_of=as_of, whole=whole)
     if not failed:
         return []
-    succeeded = _ended(instance, job_name, dg.DagsterRunStatus.SUCCESS, limit=SUCCESSES, as_of=as_of)
+    succeeded = _ended(instance, job_name, dg.DagsterRunStatus.SUCCESS, limit=SUCCESSES, as_of=as_of, whole=whole)
     return sorted([*failed, *succeeded], key=lambda one: one.ended_at, reverse=True)
 
 
 def follow_jobs(
-    instance: dg.DagsterInstance, names: Iterable[str], *, as_of: datetime, idle: Collection[str] = ()
+    instance: dg.DagsterInstance,
+    names: Iterable[str],
+    *,
+    as_of: datetime,
+    idle: Collection[str] = (),
+    made: "Mapping[str, frozenset[dg.AssetKey]] | None" = None,
 ) -> "Sight":
     """Return the jobs of which a run has failed that no later one has made good for. One that is retried says nothing.
 
+    `made`: what each job makes. Dagster's UI starts all of a job by naming its assets.
     `idle`: jobs that run only when there is something to do, and have nothing left to do: nothing is wrong any more.
     """
     from loyalty_pipelines.domain.alerts import Sight
@@ -160,7 +202,7 @@ def follow_jobs(
     for name in names:
         if name in idle:
             continue
-        for failed in _open_failures(_newest_first(instance, name, as_of=as_of)):
+        for failed in _open_failures(_newest_first(instance, name, as_of=as_of, whole=(made or {}).get(name))):
             if is_retried(instance, failed.record, as_of=as_of):
                 undecided.add(name)
             elif symptom := _failure(instance, name, failed):
@@ -189,33 +231,66 @@ def is_retried(instance: dg.DagsterInstance, record: dg.RunRecord, *, as_of: dat
     return run.tags.get(WILL_RETRY) == "true" and as_of < ended_at + RETRY_GRACE
 
 
-def _failure(instance: dg.DagsterInstance, name: str, failed: _Run, *, what: str = "") -> "Symptom | None":
-    """Return what to say of a failed run of a job, or of what else; None: its checks say it all."""
+def _failure(instance: dg.DagsterInstance, name: str, failed: _Run) -> "Symptom | None":
+    """Return what to say of a failed run; None: its checks say it all."""
     from loyalty_pipelines.domain.alerts import Source, State, Symptom
 
-    run = failed.run
-    errors = _step_errors(instance, run.run_id)
-    if _is_of_checks_only(instance, run.run_id) or (errors and all(kind == CHECK_FAILED for kind, _ in errors)):
+    log = _log(instance, failed.run.run_id)
+    if log.is_of_checks_only or (log.errors and all(kind == CHECK_FAILED for kind, _ in log.errors)):
         return None
-    told = [text.split(": ", maxsplit=1)[-1] if kind in WORDED else kind for kind, text in errors]
+    told = [text.split(": ", maxsplit=1)[-1] if kind in WORDED else kind for kind, text in log.errors]
     return Symptom(
         name=name,
         source=Source.JOB,
         state=State.RED,
-        title=f"{what or name} failed",
+        title=f"{name} failed",
         detail=told[0] if told else "The run ended before any of its steps failed: its worker was lost, or stopped.",
         since=failed.ended_at,
-        place=f"/runs/{run.run_id}",
-        asset=name if what else "",
+        place=f"/runs/{failed.run.run_id}",
     )
 
 
-def _step_errors(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str]]:
-    """Return the kind and text of the errors of a run's steps, without those of red checks in front of others."""
-    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    found = [entry.dagster_event.step_failure_data.error for entry in entries if entry.dagster_event]
+@dataclass(frozen=True, kw_only=True)
+class _Log:
+    """What a failed run has logged."""
+
+    # Kind and text of the errors of its steps; those of red checks are behind others.
+    errors: tuple[tuple[str, str], ...]
+    # It was to make nothing but results of checks: then each says itself how it is.
+    is_of_checks_only: bool
+    # What it was to make and whose step did not succeed.
+    not_made: tuple[dg.AssetKey, ...]
+
+
+# By run id. It does not change any more, and has an event for each asset and partition.
+_LOGS: dict[str, _Log] = {}
+
+
+def _log(instance: dg.DagsterInstance, run_id: str) -> _Log:
+    """Return what a failed run has logged, read once."""
+    log = _LOGS.get(run_id)
+    if log is None:
+        log = _read_log(instance, run_id)
+        if len(_LOGS) >= LOGS_KEPT:
+            _LOGS.clear()
+        _LOGS[run_id] = log
+    return log
+
+
+def _read_log(instance: dg.DagsterInstance, run_id: str) -> _Log:
+    kind = dg.DagsterEventType
+    planned = {kind.ASSET_MATERIALIZATION_PLANNED, kind.ASSET_CHECK_EVALUATION_PLANNED}
+    entries = instance.all_logs(run_id, of_type={*planned, kind.STEP_SUCCESS, kind.STEP_FAILURE})
+    events = [entry.dagster_event for entry in entries if entry.dagster_event]
+    found = [one.step_failure_data.error for one in events if one.event_type == kind.STEP_FAILURE]
     errors = [_cause(error) for error in found if error is not None]
-    return sorted(errors, key=lambda error: error[0] == CHECK_FAILED)
+    done = {one.step_key for one in events if one.event_type == kind.STEP_SUCCESS}
+    wanted = [one for one in events if one.event_type == kind.ASSET_MATERIALIZATION_PLANNED]
+    return _Log(
+        errors=tuple(sorted(errors, key=lambda error: error[0] == CHECK_FAILED)),
+        is_of_checks_only={one.event_type for one in events} & planned == {kind.ASSET_CHECK_EVALUATION_PLANNED},
+        not_made=tuple(sorted({one.asset_key for one in wanted if one.asset_key and one.step_key not in done})),
+    )
 
 
 def _cause(error: Any) -> tuple[str, str]:
@@ -223,14 +298,6 @@ def _cause(error: Any) -> tuple[str, str]:
     while error.cls_name not in (*WORDED, CHECK_FAILED) and error.cause is not None:
         error = error.cause
     return error.cls_name or "Error", error.message.strip()
-
-
-def _is_of_checks_only(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Return whether a run was to make nothing but results of checks: then each says itself how it is."""
-    planned = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
-    entries = instance.all_logs(run_id, of_type=planned)
-    kinds = {entry.dagster_event.event_type for entry in entries if entry.dagster_event}
-    return kinds == {dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
 
 
 # --- runs that somebody started in the UI -----------------------------------------------------------------
@@ -254,52 +321,53 @@ def follow_runs_by_hand(
     """
     from loyalty_pipelines.domain.alerts import Sight
 
-    symptoms: dict[str, Symptom] = {}
-    undecided: set[str] = set()
-    by_hand = _newest_first(instance, BY_HAND, as_of=as_of)
+    by_hand = _newest_first(instance, BY_HAND, as_of=as_of, limit=FAILURES_BY_HAND)
     if not by_hand:
         return Sight()
-    later = {name: _ended(instance, name, dg.DagsterRunStatus.SUCCESS, limit=SUCCESSES, as_of=as_of) for name in jobs}
+
+    @cache
+    def successes(job: str) -> list[_Run]:
+        return _ended(instance, job, dg.DagsterRunStatus.SUCCESS, limit=SUCCESSES, as_of=as_of)
 
     def is_open(key: dg.AssetKey, failed: _Run) -> bool:
-        return not _is_made_since(key, failed, by_hand, jobs, later)
+        of_jobs = (run for job, keys in jobs.items() if key in keys for run in successes(job))
+        return not any(_has_made(run, key, failed) for run in (*by_hand, *of_jobs))
 
-    failures = [one for one in by_hand if one.has_failed]
-    # Of most of them the logs need not be read.
-    chosen = [
-        one
-        for one in failures
-        if not one.run.asset_selection or any(is_open(key, one) for key in one.run.asset_selection)
-    ]
-    for failed in chosen[:READ]:
-        keys = [key for key in _not_made(instance, failed) if is_open(key, failed)]
-        names = {f"{BY_HAND_GROUP}/{key.to_user_string()}": key for key in keys}
-        if names and is_retried(instance, failed.record, as_of=as_of):
-            undecided.update(names)
+    everything = frozenset[dg.AssetKey]().union(*jobs.values())
+    symptoms: dict[dg.AssetKey, Symptom] = {}
+    undecided: set[dg.AssetKey] = set()
+    unread = READ
+    for failed in (one for one in by_hand if one.has_failed):
+        wanted = everything if failed.assets is None else failed.assets
+        wanted = {key for key in wanted if key not in symptoms and is_open(key, failed)}
+        if not wanted and failed.assets is not None:
+            # Of most of them the log need not be read.
             continue
-        for name, key in names.items():
-            what = f"{key.to_user_string()}, started by hand,"
-            if name not in symptoms and (symptom := _failure(instance, name, failed, what=what)):
-                symptoms[name] = symptom
-    return Sight(symptoms=tuple(symptoms.values()), undecided=frozenset(undecided))
+        if failed.run.run_id not in _LOGS:
+            if not unread:
+                undecided |= wanted
+                continue
+            unread -= 1
+        log = _log(instance, failed.run.run_id)
+        keys = [key for key in log.not_made if key not in symptoms and is_open(key, failed)]
+        if keys and is_retried(instance, failed.record, as_of=as_of):
+            undecided.update(keys)
+        elif keys and (symptom := _failure(instance, BY_HAND_GROUP, failed)):
+            symptoms |= {key: _of_asset(symptom, key) for key in keys}
+    return Sight(symptoms=tuple(symptoms.values()), undecided=frozenset(map(_by_hand_name, undecided)))
 
 
-def _is_made_since(
-    key: dg.AssetKey,
-    failed: _Run,
-    by_hand: Sequence[_Run],
-    jobs: Mapping[str, frozenset[dg.AssetKey]],
-    later: Mapping[str, Sequence[_Run]],
-) -> bool:
+def _has_made(run: _Run, key: dg.AssetKey, failed: _Run) -> bool:
     """Return whether a later run has made an asset that a failed one did not."""
-    others = [one for one in by_hand if not one.has_failed and key in (one.run.asset_selection or {key})]
-    of_jobs = [one for name, runs in later.items() if key in jobs[name] for one in runs]
-    return any(one.ended_at > failed.ended_at and one.makes_good_for(failed) for one in (*others, *of_jobs))
+    is_success = not run.has_failed and (run.assets is None or key in run.assets)
+    return is_success and run.ended_at > failed.ended_at and run.is_as_much_as(failed)
 
 
-def _not_made(instance: dg.DagsterInstance, failed: _Run) -> list[dg.AssetKey]:
-    """Return the assets that a run was to make and whose step did not succeed."""
-    wanted = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.STEP_SUCCESS}
-    events = [one.dagster_event for one in instance.all_logs(failed.run.run_id, of_type=wanted) if one.dagster_event]
-    done = {one.step_key for one in events if one.event_type == dg.DagsterEventType.STEP_SUCCESS}
-    return sorted({one.asset_key for one in events if one.asset_key and one.step_key not in done})
+def _by_hand_name(key: dg.AssetKey) -> str:
+    return f"{BY_HAND_GROUP}/{key.to_user_string()}"
+
+
+def _of_asset(symptom: "Symptom", key: dg.AssetKey) -> "Symptom":
+    """Return what is to be said of a failed run for an asset that it did not make."""
+    name = _by_hand_name(key)
+    return replace(symptom, name=name, title=f"{key.to_user_string()}, started by hand, failed", asset=name)

@@ -35,14 +35,15 @@ def look_and_tell(context: dg.SensorEvaluationContext, ledger: LedgerDatabase, a
     settings = alerter.settings()
     for problem in settings.problems:
         context.log.error(problem)
+    made = asset_jobs(repository)
     sight = (
         complaint.plus(follow_checks(context.instance, check_keys(repository), as_of=as_of))
-        .plus(follow_runs_by_hand(context.instance, asset_jobs(repository), as_of=as_of))
+        .plus(follow_runs_by_hand(context.instance, made, as_of=as_of))
         .plus(follow_freshness(context.instance, windows(repository), as_of=as_of))
     )
     with ledger.engine() as engine:
         idle = idle_jobs(engine)
-        sight = sight.plus(follow_jobs(context.instance, job_names(repository), as_of=as_of, idle=idle))
+        sight = sight.plus(follow_jobs(context.instance, job_names(repository), as_of=as_of, idle=idle, made=made))
         sight = with_queue(sight, waiting_updates(engine), as_of=as_of)
         count = observe(engine, SENSOR, sight, table)
         if not settings.channels and not settings.problems:

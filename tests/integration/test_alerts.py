@@ -490,3 +490,37 @@ def test_what_was_not_answered_goes_to_the_next_channel_in_the_same_round(alerti
         alerting.wait(minutes=10)
         alerting.tick("b")
         assert (len(slack.taken), len(hook.taken)) == (1, 1)
+
+
+def fail_often(alerting: Alerting, channel: str) -> None:
+    """Let a channel have failed so often that it is left out for a quarter of an hour."""
+    with alerting.engine.begin() as conn:
+        for _ in range(6):
+            alerts.record_failure(conn, channel, error="answered 503")
+
+
+def test_what_was_not_answered_is_not_told_while_another_channel_of_its_route_is_left_out(
+    alerting: Alerting, hook: Webhook
+) -> None:
+    with webhook(always=TAKE_AND_CLOSE) as slack:
+        alerting.use(slack, name="SLACK")
+        fail_often(alerting, "webhook")
+        for minutes in (1, 2, 4):
+            alerting.tick("b")
+            alerting.wait(minutes=minutes)
+        assert (len(slack.taken), hook.requests) == (3, 0)
+        assert alerting.problem().first_notified_at is None
+        alerting.wait(minutes=8)
+        alerting.tick("b")
+        assert (hook.events, alerting.problem().last_channel) == ([("started", "b")], "webhook")
+
+
+def test_a_channel_that_is_left_out_for_ever_is_not_waited_for_for_ever(alerting: Alerting, hook: Webhook) -> None:
+    with webhook(always=TAKE_AND_CLOSE) as slack:
+        alerting.use(slack, name="SLACK")
+        for _ in range(8):
+            fail_often(alerting, "webhook")
+            alerting.tick("b")
+            alerting.wait(minutes=15)
+        assert (len(slack.taken), hook.requests) == (6, 0)
+        assert alerting.problem().last_channel == "slack"

@@ -23,6 +23,7 @@ from loyalty_pipelines.sensors.alert_checks import follow_checks
 from loyalty_pipelines.sensors.alert_runs import follow_jobs, follow_runs_by_hand
 from loyalty_pipelines.sensors.alerts import follow_freshness, windows
 from tests.alerting import Alerting
+from tests.ended_runs import ALL_NIGHT, FAILURE, FOR_EARNEST, ONE_MERCHANT, SUCCESS, begin, by_hand, end, run_of
 from tests.integrity import proved
 from tests.mail_server import closed_port
 from tests.queued import Queue
@@ -315,32 +316,6 @@ def test_the_queue_is_followed_without_its_check(
 
 # --- which run says what ---
 
-FAILURE, SUCCESS = dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS
-ALL_NIGHT = {
-    "dagster/schedule_name": "expiry_schedule",
-    "dagster/asset_partition_range_start": "m1",
-    "dagster/asset_partition_range_end": "m3",
-}
-ONE_MERCHANT = {"dagster/partition": "m2"}
-FOR_EARNEST = {"ops": {"expiry": {"config": {"dry_run": False}}}}
-
-
-def begin(instance: dg.DagsterInstance, job: str, **options) -> dg.DagsterRun:
-    """Let a run begin, with these tags and this configuration."""
-    found = defs.resolve_job_def(job)
-    return instance.create_run_for_job(found, status=dg.DagsterRunStatus.STARTED, **options)
-
-
-def end(instance: dg.DagsterInstance, run: dg.DagsterRun, how: dg.DagsterEventType) -> dg.DagsterRun:
-    """Let a run end."""
-    instance.report_dagster_event(dg.DagsterEvent(how.value, run.job_name), run_id=run.run_id)
-    return run
-
-
-def run_of(instance: dg.DagsterInstance, job: str, how: dg.DagsterEventType, **options) -> dg.DagsterRun:
-    """Let a run begin and end."""
-    return end(instance, begin(instance, job, **options), how)
-
 
 def failed_run(instance: dg.DagsterInstance, job: str, **more) -> str:
     """Return where the failed run is that is told of a job; '' for none."""
@@ -458,6 +433,17 @@ def test_a_check_whose_lost_run_is_retried_is_no_problem_yet(instance: dg.Dagste
     assert seen(now + timedelta(minutes=6)) == ([], {NAME})
 
 
+def test_a_cancelled_run_does_not_end_that_a_check_could_not_run(instance: dg.DagsterInstance) -> None:
+    keys = [dg.AssetCheckKey(BALANCE_INTEGRITY, NAME)]
+    report(instance, PASSED)
+    run_of(instance, "integrity_checks_job", FAILURE)
+    (found,) = follow_checks(instance, keys, as_of=datetime.now(UTC)).symptoms
+    assert found.state is State.BROKEN
+    instance.report_run_canceled(begin(instance, "integrity_checks_job"))
+    found = follow_checks(instance, keys, as_of=datetime.now(UTC))
+    assert (found.symptoms, found.undecided) == ((), {NAME})
+
+
 # --- runs that somebody started in the UI ---
 
 
@@ -465,39 +451,27 @@ def test_a_check_whose_lost_run_is_retried_is_no_problem_yet(instance: dg.Dagste
 def test_a_failed_run_by_hand_is_told_per_asset_until_a_newer_one_makes_what_it_should_have_made(
     instance: dg.DagsterInstance, database_url: str, hook: Webhook, alerting: Alerting
 ) -> None:
-    def by_hand(how: dg.DagsterEventType, merchant: str) -> dg.DagsterRun:
-        job = defs.resolve_implicit_global_asset_job_def()
-        assert job is not None
-        job = job.get_subset(asset_selection={AWARDED_POINTS})
-        run = instance.create_run_for_job(
-            job,
-            status=dg.DagsterRunStatus.STARTED,
-            tags={"dagster/partition": merchant},
-            asset_selection={AWARDED_POINTS},
-        )
-        return end(instance, run, how)
-
     def problem() -> Problem:
         (found,) = (one for one in alerting.problems() if one.name == name)
         return found
 
     name = "by_hand/loyalty/awarded_points"
-    failed = by_hand(FAILURE, "m2")
+    failed = by_hand(instance, FAILURE, AWARDED_POINTS, tags={"dagster/partition": "m2"})
     tick(instance, database_url)
     (alert,) = (one for one in hook.taken[0]["alerts"] if one["source"] == "job")
     assert (alert["name"], alert["severity"]) == (name, "P2")
     assert alert["title"] == "loyalty/awarded_points, started by hand, failed"
     assert problem().place == f"/runs/{failed.run_id}"
-    by_hand(SUCCESS, "m1")
+    by_hand(instance, SUCCESS, AWARDED_POINTS, tags={"dagster/partition": "m1"})
     tick(instance, database_url)
     assert problem().gone_since is None, "another merchant"
     sweep = {name: value for name, value in ALL_NIGHT.items() if "range" in name}
     run_of(instance, "sweep_points_job", SUCCESS, tags=sweep)
     tick(instance, database_url)
     assert problem().gone_since is not None
-    by_hand(FAILURE, "m3")
+    by_hand(instance, FAILURE, AWARDED_POINTS, tags={"dagster/partition": "m3"})
     tick(instance, database_url)
-    by_hand(SUCCESS, "m3")
+    by_hand(instance, SUCCESS, AWARDED_POINTS, tags={"dagster/partition": "m3"})
     tick(instance, database_url)
     assert problem().gone_since is not None
 

@@ -23,11 +23,13 @@ from loyalty_pipelines.domain.alerts import (
     Graded,
     Problem,
     Severity,
+    Source,
     State,
     compare,
     due_event,
     quiet_time,
 )
+from loyalty_pipelines.processes import dagster_environment
 from loyalty_pipelines.resources.alert_table import read_alert_table
 from loyalty_pipelines.sensors.alert_runs import BY_HAND_GROUP
 from loyalty_pipelines.sensors.alerts import check_keys, job_names, windows
@@ -148,6 +150,23 @@ def test_a_table_that_cannot_be_used_says_which_line_and_what_was_expected(was: 
     assert "Until it is corrected, red is P1 and yellow is P2." in str(caught.value)
 
 
+def test_a_table_of_ones_own_is_found_from_where_dagster_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.md").write_text(TABLE)
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text("")
+    for name in ("LOYALTY_DATABASE_URL", "DAGSTER_POSTGRES_URL"):
+        monkeypatch.setenv(name, "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for named in ("mine.md", "~/mine.md"):
+        monkeypatch.setenv("LOYALTY_ALERT_TABLE", named)
+        assert read_alert_table().row("c").red is Severity.P2
+        assert dagster_environment()["LOYALTY_ALERT_TABLE"] == str(tmp_path / "mine.md")
+    monkeypatch.setenv("LOYALTY_ALERT_TABLE", " ")
+    assert "LOYALTY_ALERT_TABLE" not in dagster_environment()
+
+
 # --- settings ---
 
 
@@ -231,6 +250,21 @@ def test_what_comes_back_within_a_day_has_to_stay_away_for_longer_and_is_forgott
     (again,) = compare([over], seen("b"), undecided=(), as_of=NOW + timedelta(hours=23))
     (later,) = compare([over], seen("b"), undecided=(), as_of=NOW + timedelta(hours=25))
     assert (again.returns, later.returns) == (1, 0)
+
+
+def test_a_failed_run_whose_problem_is_over_is_no_new_problem_and_a_later_one_is() -> None:
+    over = problem("drain", source="job", ended_at=NOW)
+
+    def found(known: Problem, since: timedelta, source: Source = Source.JOB) -> list[Problem]:
+        failed = Graded(symptom=symptom("drain", source=source, since=NOW + since), severity=Severity.P1, runbook="")
+        return compare([known], [failed], undecided=(), as_of=NOW + timedelta(days=5))
+
+    minute = timedelta(minutes=1)
+    assert found(over, -minute) == []
+    assert len(found(over, minute)) == 1
+    (gone,) = found(problem("drain", problem_id=8, source="job"), -minute)
+    assert gone.ended_at is None, "its own problem is open"
+    assert len(found(problem("drain", ended_at=NOW), -minute, Source.CHECK)) == 1, "a check says how it is now"
 
 
 def test_nothing_is_said_of_what_is_gone_and_may_come_back() -> None:
