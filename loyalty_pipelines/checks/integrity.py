@@ -61,6 +61,7 @@ def _result(
     too_many, too_few = sum(one.points_too_many for one in open_), sum(one.points_too_few for one in open_)
     amounts = amounts_by_currency((one.currency, one.amount_at_risk) for one in open_)
     money = ", ".join(f"{amount:.2f} {currency}" for currency, amount in amounts.items() if amount)
+    no_money = "whose value no programme says" if too_many + too_few else "no money"
     since = min((one.first_seen_at for one in open_), default=None)
     return dg.AssetCheckResult(
         check_name=proof.sentence,
@@ -72,7 +73,7 @@ def _result(
         description="Nothing is wrong."
         if since is None
         else f"{count} findings at {merchants} merchants since {since:%Y-%m-%d %H:%M} UTC, "
-        f"{too_many + too_few} points, {money or 'no money'}.",
+        f"{too_many + too_few} points, {money or no_money}.",
         metadata={
             "findings": count,
             "merchants": merchants,

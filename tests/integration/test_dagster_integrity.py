@@ -206,6 +206,14 @@ def test_money_of_a_merchant_whose_currency_is_not_known_is_no_less(shop: Shop, 
     assert red.metadata["amount at risk of unknown currency"].value == 2.0
 
 
+def test_points_without_a_value_are_not_said_to_cost_nothing(shop: Shop, instance: dg.DagsterInstance) -> None:
+    shop.program(point_value_amount=None)
+    shop.run("UPDATE loyalty.accounts SET balance = balance + 4 WHERE merchant_id = 'm1'")
+    proved(shop)
+    red = checked(instance)["balances_equal_the_sum_of_entries"]
+    assert red.description and red.description.endswith(", 4 points, whose value no programme says.")
+
+
 def test_a_date_that_is_too_late_is_a_warning(shop: Shop, instance: dg.DagsterInstance) -> None:
     shop.program(points_expiration_days=30)
     shop.run("INSERT INTO loyalty.expiry_terms VALUES ('m1', 30, 'Europe/Luxembourg', true)")

@@ -48,7 +48,6 @@ CREATE UNIQUE INDEX alert_problems_open ON loyalty.alert_problems (name) WHERE e
 CREATE INDEX alert_problems_unsettled ON loyalty.alert_problems (problem_id)
 WHERE ended_at IS NULL OR (first_notified_at IS NOT NULL AND end_notified_at IS NULL);
 CREATE INDEX alert_problems_ended ON loyalty.alert_problems (ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX alert_problems_closed ON loyalty.alert_problems (closed_at) WHERE closed_at IS NOT NULL;
 COMMENT ON TABLE loyalty.alert_problems IS
 'What somebody is to be told of, from its start to its end, and what was sent about it. Ended, never deleted.';
 COMMENT ON COLUMN loyalty.alert_problems.told_state IS 'What the last message said: could not run, and red now, is news.';

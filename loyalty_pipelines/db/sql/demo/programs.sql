@@ -1,7 +1,7 @@
 -- A programme for each merchant of the demo that has none: one point per unit, every fifth shop at half as much again.
 INSERT INTO loyalty.programs (
     merchant_id, version, valid_from, points_per_unit, multiplier, points_expiration_days, stamps_per_order,
-    stamp_target, created_by
+    stamp_target, point_value_amount, created_by
 )
 SELECT
     m.id,
@@ -12,6 +12,7 @@ SELECT
     180,
     1,
     10,
+    0.01,
     'loyalty demo'
 FROM sample_shop.merchants AS m
 WHERE
