@@ -207,7 +207,7 @@ def test_money_of_a_merchant_whose_currency_is_not_known_is_no_less(shop: Shop, 
 
 
 def test_points_without_a_value_are_not_said_to_cost_nothing(shop: Shop, instance: dg.DagsterInstance) -> None:
-    shop.program(point_value_amount=None)
+    shop.program(point_value_amount=0)
     shop.run("UPDATE loyalty.accounts SET balance = balance + 4 WHERE merchant_id = 'm1'")
     proved(shop)
     red = checked(instance)["balances_equal_the_sum_of_entries"]
