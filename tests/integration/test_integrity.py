@@ -378,6 +378,18 @@ def test_a_merchant_of_whom_nothing_is_left_is_missed(history: Shop) -> None:
     assert sum(one.points_difference for one in found(history)) < 0
 
 
+def test_an_account_that_is_gone_costs_its_balance_whichever_proof_misses_it(shop: Shop) -> None:
+    shop.order("o1", 100)
+    shop.award()
+    proved(shop)
+    shop.run("SELECT loyalty.redeem_points('m1', 'ann', 'r1', 40)")
+    corrupt(shop, "DELETE FROM loyalty.accounts")
+    for is_full in (False, False, True):
+        proved(shop, is_full=is_full)
+        (missing,) = found(shop, classes=["account_missing"])
+        assert missing.points_difference == -60
+
+
 def test_dates_that_wait_for_their_next_night_stay_as_they_were_found(history: Shop) -> None:
     history.run("UPDATE loyalty.accounts SET expires_at = NULL WHERE customer_id = 'ann'")
     proved(history)

@@ -333,6 +333,51 @@ def test_what_a_missing_entry_leaves_is_accepted_because_nothing_can_put_it_righ
     assert {name for name, _, _ in classes(shop)} >= {"balance_differs"}
 
 
+def adjusted(shop: Shop, reference: str) -> None:
+    """Give ann eleven points."""
+    shop.run(
+        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
+        "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT merchant_id, account_id, next_seq, "
+        "'adjusted', 11, balance, balance + 11, 'adjustment', :reference, 1, 'test', now() FROM loyalty.accounts",
+        reference=reference,
+    )
+    shop.run("UPDATE loyalty.accounts SET balance = balance + 11, next_seq = next_seq + 1")
+
+
+def test_another_entry_that_is_lost_at_the_end_is_told_though_one_was_accepted(shop: Shop) -> None:
+    shop.order("o1", 100)
+    shop.award()
+    for reference in ("t1", "t2"):
+        adjusted(shop, reference)
+    proved(shop)
+    corrupt(shop, "DELETE FROM loyalty.ledger_entries WHERE reference_id = 'o1'")
+    proved(shop)
+    accept(shop)
+    assert found(shop) == []
+    corrupt(
+        shop,
+        "DELETE FROM loyalty.ledger_entries WHERE reference_id = 't2'",
+        "UPDATE loyalty.accounts SET balance = balance - 11",
+    )
+    proved(shop)
+    assert {name for name, _, _ in classes(shop)} == {"entries_missing"}
+
+
+def test_an_accepted_entry_that_was_the_last_one_stays_accepted_when_another_follows(shop: Shop) -> None:
+    for order in ("o1", "o2"):
+        shop.order(order, 100)
+        shop.award()
+    proved(shop)
+    corrupt(shop, "DELETE FROM loyalty.ledger_entries WHERE reference_id = 'o2'")
+    proved(shop)
+    accept(shop)
+    shop.order("o3", 10)
+    shop.award()
+    for is_full in (False, True):
+        proved(shop, is_full=is_full)
+        assert found(shop) == []
+
+
 @pytest.mark.parametrize(
     ("first", "second", "name"),
     [

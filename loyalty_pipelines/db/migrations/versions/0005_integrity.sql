@@ -295,13 +295,15 @@ AS $function$
 $function$;
 
 CREATE FUNCTION loyalty.accepted_evidence(class text, evidence jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $function$
     -- What of a finding's evidence has to stay, beside its points, so that it stays accepted. The balance and the last entry of
     -- an account go on while it is used; orders, redemptions, dates and mails say nothing but what is wrong.
     SELECT CASE
         WHEN class IN ('balance_differs', 'held_differs', 'debt_not_allowed') THEN NULL
-        WHEN class IN ('entries_missing', 'chain_broken') THEN evidence -> 'broken_entries'
+        -- Where they are missing goes on, too: after the last entry, until there is another one.
+        WHEN class = 'entries_missing' THEN evidence -> 'entries_missing'
+        WHEN class = 'chain_broken' THEN evidence -> 'broken_entries'
         WHEN class = 'stamps_differ'
             THEN to_jsonb((evidence ->> 'stamps')::bigint - (evidence ->> 'sum_of_stamps')::bigint)
         WHEN class = 'next_seq_behind'

@@ -72,7 +72,8 @@ kept AS (
         -- What was accepted was this difference, not another one, also where no points differ.
         accepted_at = CASE
             WHEN
-                f.points_difference = excluded.points_difference
+                f.accepted_at IS NOT NULL
+                AND f.points_difference = excluded.points_difference
                 AND loyalty.accepted_evidence(f.class, f.evidence)
                 IS NOT DISTINCT FROM loyalty.accepted_evidence(f.class, excluded.evidence)
                 THEN f.accepted_at

@@ -24,6 +24,7 @@ SELECT
             'entries_sealed', f.sealed_entries,
             'sealed_entries_now', f.sealed_entries_now,
             'sealed_at', f.sealed_at,
+            'entries_missing', nullif(f.missing + greatest((f.account).next_seq - 1 - f.last_seq, 0), 0),
             'broken_entries', nullif(f.evidence, '[]')
         )
     )
@@ -66,7 +67,7 @@ FROM (
 CROSS JOIN LATERAL (
     VALUES
     -- What its balance was: the points of its entries, and those that were sealed and are gone.
-    ('account_missing', (f.account).account_id IS NULL, coalesce(f.points_more, 0) - f.points),
+    ('account_missing', (f.account).account_id IS NULL, coalesce(f.points_more, 0) - f.base_balance - f.points),
     ('balance_differs', (f.account).balance <> f.base_balance + f.points, (f.account).balance - f.base_balance - f.points),
     -- Between the entries, or after the last one.
     (
