@@ -336,9 +336,9 @@ def test_what_a_missing_entry_leaves_is_accepted_because_nothing_can_put_it_righ
 def adjusted(shop: Shop, reference: str) -> None:
     """Give ann eleven points."""
     shop.run(
-        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, balance_after, "
-        "reference_type, reference_id, reference_seq, actor, occurred_at) SELECT merchant_id, account_id, next_seq, "
-        "'adjusted', 11, balance, balance + 11, 'adjustment', :reference, 1, 'test', now() FROM loyalty.accounts",
+        "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, "
+        "balance_after, reference_type, reference_id, reference_seq, actor, occurred_at) "
+        "SELECT merchant_id, account_id, next_seq, 'adjusted', 11, balance, balance + 11, 'adjustment', :reference, 1, 'test', now() FROM loyalty.accounts",
         reference=reference,
     )
     shop.run("UPDATE loyalty.accounts SET balance = balance + 11, next_seq = next_seq + 1")
