@@ -338,7 +338,8 @@ def adjusted(shop: Shop, reference: str) -> None:
     shop.run(
         "INSERT INTO loyalty.ledger_entries (merchant_id, account_id, seq, kind, points, balance_before, "
         "balance_after, reference_type, reference_id, reference_seq, actor, occurred_at) "
-        "SELECT merchant_id, account_id, next_seq, 'adjusted', 11, balance, balance + 11, 'adjustment', :reference, 1, 'test', now() FROM loyalty.accounts",
+        "SELECT merchant_id, account_id, next_seq, 'adjusted', 11, balance, balance + 11, 'adjustment', :reference, 1, "
+        "'test', now() FROM loyalty.accounts",
         reference=reference,
     )
     shop.run("UPDATE loyalty.accounts SET balance = balance + 11, next_seq = next_seq + 1")
