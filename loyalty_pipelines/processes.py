@@ -64,23 +64,27 @@ def dagster_environment() -> dict[str, str]:
 def reports_environment() -> dict[str, str]:
     """Return where reports go, as Dagster's processes need it: they run in another folder than this one."""
     place = os.environ.get(REPORTS_VARIABLE, "").strip() or str(embedded.home() / "reports")
-    return {REPORTS_VARIABLE: place if "://" in place else str(Path(place).expanduser().absolute())}
+    return {REPORTS_VARIABLE: place if "://" in place else _absolute(place)}
 
 
 def contracts_environment() -> dict[str, str]:
     """Return where contracts of the operator's own are, as Dagster's processes need it."""
-    return _absolute(CONTRACTS_VARIABLE)
+    return _named_from_anywhere(CONTRACTS_VARIABLE)
 
 
 def alert_table_environment() -> dict[str, str]:
     """Return where the operator's own table of alerts is, as Dagster's processes need it."""
-    return _absolute(TABLE_VARIABLE)
+    return _named_from_anywhere(TABLE_VARIABLE)
 
 
-def _absolute(variable: str) -> dict[str, str]:
+def _named_from_anywhere(variable: str) -> dict[str, str]:
     """Return a variable that names a file or folder, as it is named from any other folder; none if it is not set."""
     path = os.environ.get(variable, "").strip()
-    return {variable: str(Path(path).expanduser().absolute())} if path else {}
+    return {variable: _absolute(path)} if path else {}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def mail_environment() -> dict[str, str]:

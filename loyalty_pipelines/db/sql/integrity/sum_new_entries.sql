@@ -12,7 +12,6 @@ WITH written AS (
         CAST(CAST(e.recorded_xid AS text) AS bigint) >= CAST(:since AS bigint)
         AND CAST(CAST(e.recorded_xid AS text) AS bigint) < CAST(:until AS bigint)
         AND (CAST(:merchant_ids AS text[]) IS NULL OR e.merchant_id = ANY(CAST(:merchant_ids AS text[])))
-    GROUP BY e.merchant_id, e.account_id
 ),
 
 found_before AS (
@@ -26,7 +25,6 @@ found_before AS (
         AND f.object_type = 'account'
         AND f.class = ANY(CAST(:classes AS text[]))
         AND (CAST(:merchant_ids AS text[]) IS NULL OR f.merchant_id = ANY(CAST(:merchant_ids AS text[])))
-    GROUP BY f.merchant_id, f.object_id
 ),
 
 touched AS MATERIALIZED (

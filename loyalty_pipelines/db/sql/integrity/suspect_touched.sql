@@ -15,6 +15,7 @@ LEFT JOIN LATERAL (
     WHERE one.merchant_id = s.merchant_id AND one.account_id = s.account_id
     OFFSET 0
 ) AS a ON true
+-- What loyalty.open_holds says, which is called for each account and takes 30 ms more for 10,000.
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(h.points), 0) AS points
     FROM loyalty.holds AS h
