@@ -53,10 +53,15 @@ def render_script(
 # --- views ------------------------------------------------------------------------------------------------
 
 
+def first_columns(relation: SourceRelation) -> list[tuple[str, LiteralString]]:
+    """Return name and SQL type of each column of the view's first version: what its first functions return for ever."""
+    columns: list[tuple[str, LiteralString]] = [(field.name, SQL_TYPES[field.kind]) for field in relation.first_fields]
+    return [*columns, (SOURCE_STATUS, "text")] if relation.statuses else columns
+
+
 def view_columns(relation: SourceRelation) -> list[tuple[str, LiteralString]]:
     """Return name and SQL type of each column of the view, in order."""
-    columns: list[tuple[str, LiteralString]] = [(field.name, SQL_TYPES[field.kind]) for field in relation.fields]
-    return [*columns, (SOURCE_STATUS, "text")] if relation.statuses else columns
+    return [*first_columns(relation), *((field.name, SQL_TYPES[field.kind]) for field in relation.later_fields)]
 
 
 def view_statement(relation: SourceRelation, mapping: SourceMapping, relations: Relations) -> sql.Composable:
@@ -81,9 +86,10 @@ def mapped_query(
     outputs: list[tuple[sql.Composable, str]] = []
     if keys:
         outputs.extend(native_keys(relation, part, info))
-    outputs.extend((value_of(field, part, info, timezone), field.name) for field in relation.fields)
+    outputs.extend((value_of(field, part, info, timezone), field.name) for field in relation.first_fields)
     if relation.statuses:
         outputs.append((as_text(info.known(part.columns["status"])), SOURCE_STATUS))
+    outputs.extend((value_of(field, part, info, timezone), field.name) for field in relation.later_fields)
     return sql.SQL("SELECT\n{}\nFROM {} AS {}{}").format(
         lines_of(sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for value, name in outputs),
         sql.Identifier(info.schema_name, info.table_name),
@@ -104,9 +110,10 @@ def conditions(relation: SourceRelation, part: MappedRelation, info: RelationInf
 
 def empty_query(relation: SourceRelation) -> sql.Composable:
     """Return a SELECT with the view's columns and no rows."""
-    outputs = [(empty_value(field), field.name) for field in relation.fields]
+    outputs = [(empty_value(field), field.name) for field in relation.first_fields]
     if relation.statuses:
         outputs.append((collate_c(sql.SQL("CAST(NULL AS text)")), SOURCE_STATUS))
+    outputs.extend((empty_value(field), field.name) for field in relation.later_fields)
     columns = lines_of(sql.SQL("{} AS {}").format(value, sql.Identifier(name)) for value, name in outputs)
     return sql.SQL("SELECT\n{}\nWHERE false").format(columns)
 
@@ -232,7 +239,7 @@ def function_statement(
     parameters: Parameters,
     condition: sql.Composable,
 ) -> sql.Composable:
-    columns = view_columns(relation)
+    columns = first_columns(relation)
     outputs = lines_of(sql.SQL("k.{}").format(sql.Identifier(name)) for name, _ in columns)
     body = sql.SQL("\nSELECT\n{}\nFROM {} AS k\nWHERE {}\n").format(outputs, helper, condition)
     return sql.SQL(

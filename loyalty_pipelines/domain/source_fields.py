@@ -4,7 +4,7 @@ One table per relation, in the order of the view's columns. Everything else (par
 reads these tables, so a field is described once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -31,6 +31,8 @@ class SourceField:
     the same for every row.
     `blank_is_null`: an empty text means that there is none. Many shops write "nobody" as an empty customer
     id; kept as an id it would be one account that collects everybody's points.
+    `is_later`: came after the first version of its view. Its column stands behind the others, because PostgreSQL adds
+    columns to a view only at the end, and whatever is built on the view stays.
     """
 
     name: str
@@ -39,6 +41,7 @@ class SourceField:
     default: str | None = None
     takes_default: bool = True
     blank_is_null: bool = False
+    is_later: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,16 @@ class SourceRelation:
     @property
     def field_names(self) -> tuple[str, ...]:
         return tuple(field.name for field in self.fields)
+
+    @property
+    def first_fields(self) -> tuple[SourceField, ...]:
+        """The fields of the view's first version, which come first."""
+        return tuple(field for field in self.fields if not field.is_later)
+
+    @property
+    def later_fields(self) -> tuple[SourceField, ...]:
+        """The fields whose columns were added behind."""
+        return tuple(field for field in self.fields if field.is_later)
 
     def field(self, name: str) -> SourceField:
         """Return the field called `name`; KeyError when the relation has none."""
@@ -85,6 +98,10 @@ def _at(name: str, *, required: bool = False) -> SourceField:
 
 def _flag(name: str, *, default: str) -> SourceField:
     return SourceField(name=name, kind=FieldKind.BOOLEAN, default=default)
+
+
+def _later(field: SourceField) -> SourceField:
+    return replace(field, is_later=True)
 
 
 def _currency(*, required: bool) -> SourceField:
@@ -137,6 +154,9 @@ ORDERS = SourceRelation(
         _STATUS,
         _at("paid_at", required=True),
         _at("updated_at", required=True),
+        _later(_id("plan_id", takes_default=True)),
+        _later(_amount("discount_amount", default="0")),
+        _later(_amount("points_discount_amount")),
     ),
 )
 REFUNDS = SourceRelation(
@@ -168,6 +188,9 @@ PAYMENTS = SourceRelation(
         _at("captured_at"),
         _at("period_start"),
         _at("period_end"),
+        _later(_id("plan_id")),
+        _later(_at("created_at")),
+        _later(_at("updated_at")),
     ),
 )
 SUBSCRIPTIONS = SourceRelation(
@@ -189,6 +212,7 @@ SUBSCRIPTIONS = SourceRelation(
         _at("cancelled_at"),
         _flag("is_complimentary", default="false"),
         _at("created_at", required=True),
+        _later(_at("updated_at")),
     ),
 )
 PLANS = SourceRelation(
