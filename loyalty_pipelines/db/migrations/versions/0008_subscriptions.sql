@@ -120,22 +120,54 @@ COMMENT ON COLUMN loyalty.fix_plans.row_after IS 'The shop''s row after the fix:
 CREATE FUNCTION loyalty.plan_interval(words text) RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
-    -- How long one payment for a plan lasts. NULL: for ever, or nobody knows.
-    SELECT CASE
-        WHEN w.word IN ('day', 'daily', 'days') THEN interval '1 day'
-        WHEN w.word IN ('week', 'weekly', 'weeks') THEN interval '7 days'
-        WHEN w.word IN ('fortnight', 'fortnightly', 'biweekly') THEN interval '14 days'
-        WHEN w.word IN ('month', 'monthly', 'months') THEN interval '1 month'
-        WHEN w.word IN ('quarter', 'quarterly') THEN interval '3 months'
-        WHEN w.word IN ('half_year', 'half-year', 'semiannual', 'semi-annual') THEN interval '6 months'
-        WHEN w.word IN ('year', 'yearly', 'annual', 'annually', 'years') THEN interval '1 year'
-        WHEN w.word ~ '^[1-9][0-9]?[0-9]? *(day|week|month|year)s?$' THEN CAST(w.word AS interval)
-        WHEN w.word ~ '^p[1-9][0-9]?[0-9]?[dwmy]$' THEN CAST(upper(w.word) AS interval)
+    -- How long one payment for a plan lasts. NULL: for ever, or nobody knows. One expression, so that it is inlined.
+    SELECT CASE lower(btrim(words))
+        WHEN 'month' THEN interval '1 month'
+        WHEN 'monthly' THEN interval '1 month'
+        WHEN 'year' THEN interval '1 year'
+        WHEN 'yearly' THEN interval '1 year'
+        WHEN 'annual' THEN interval '1 year'
+        WHEN 'annually' THEN interval '1 year'
+        WHEN 'week' THEN interval '7 days'
+        WHEN 'weekly' THEN interval '7 days'
+        WHEN 'day' THEN interval '1 day'
+        WHEN 'daily' THEN interval '1 day'
+        WHEN 'fortnight' THEN interval '14 days'
+        WHEN 'fortnightly' THEN interval '14 days'
+        WHEN 'biweekly' THEN interval '14 days'
+        WHEN 'quarter' THEN interval '3 months'
+        WHEN 'quarterly' THEN interval '3 months'
+        WHEN 'half_year' THEN interval '6 months'
+        WHEN 'half-year' THEN interval '6 months'
+        WHEN 'semiannual' THEN interval '6 months'
+        -- A number of them, as words or ISO 8601. A cast to interval would depend on settings, and not be inlined.
+        ELSE CASE
+            WHEN lower(btrim(words)) ~ '^p?[1-9][0-9]?[0-9]? *(d|w|m|y|days?|weeks?|months?|years?)$' THEN
+                CAST(substring(words, '[0-9]+') AS integer) * CASE substring(lower(words), '[dwmy]')
+                    WHEN 'd' THEN interval '1 day'
+                    WHEN 'w' THEN interval '7 days'
+                    WHEN 'm' THEN interval '1 month'
+                    ELSE interval '1 year'
+                END
+        END
     END
-    FROM (SELECT lower(btrim(words)) AS word) AS w
 $function$;
 COMMENT ON FUNCTION loyalty.plan_interval IS
 'How long a payment for a plan lasts, from words such as month, yearly, 3 months or P1M. NULL: for ever, or not known.';
+
+CREATE FUNCTION loyalty.plan_price(
+    plan_amount numeric, discount_amount numeric, points_discount_amount numeric, points_redeemed bigint,
+    point_value_amount numeric
+) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    -- What a payment for a plan has to be: its price less the order's discount and the points redeemed on it. NULL: not known.
+    SELECT greatest(
+        plan_amount - coalesce(discount_amount, 0)
+        - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
+        0
+    )
+$function$;
 
 -- Rights --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,38 @@
+-- Live subscriptions of customers who have several: with what each is paid, and until when. is_paid: it needs no payment, or
+-- something was paid, or is on its way, for now. Gone at the end of the transaction. Reads those few customers' rows.
+CREATE TEMPORARY TABLE several_subscriptions ON COMMIT DROP AS
+SELECT
+    s.*,
+    coalesce(pl.allows_multiple, false) AS allows_multiple,
+    coalesce(pl.lasts, interval '100 years') AS lasts,
+    coalesce(s.amount, pl.amount, 0) AS price_amount,
+    coalesce(s.currency, pl.currency) AS price_currency,
+    coalesce(s.end_at, s.start_at + coalesce(pl.lasts, interval '100 years')) AS runs_until,
+    s.is_complimentary OR s.status = 'trialing' OR coalesce(paid.payments > 0, false) AS is_paid,
+    paid.captured_at
+FROM checked_subscriptions AS s
+INNER JOIN (
+    SELECT
+        t.merchant_id,
+        t.customer_id
+    FROM checked_subscriptions AS t
+    WHERE t.is_live AND t.customer_id IS NOT NULL
+    GROUP BY t.merchant_id, t.customer_id
+    HAVING count(*) > 1
+) AS several ON several.merchant_id = s.merchant_id AND several.customer_id = s.customer_id
+LEFT JOIN checked_plans AS pl ON pl.merchant_id = s.merchant_id AND pl.plan_id = s.plan_id
+LEFT JOIN LATERAL (
+    SELECT
+        count(*) AS payments,
+        max(p.captured_at) AS captured_at
+    FROM checked_payments AS p
+    WHERE
+        p.merchant_id = s.merchant_id
+        AND p.subscription_id = s.subscription_id
+        AND p.end_at > CAST(:as_of AS timestamptz)
+        AND (
+            (p.status IN ('captured', 'disputed') AND p.amount > p.refunded_amount)
+            OR p.status IN ('pending', 'authorized', 'unknown', 'unrecognized')
+        )
+) AS paid ON true
+WHERE s.is_live

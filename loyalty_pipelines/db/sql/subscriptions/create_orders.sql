@@ -1,0 +1,29 @@
+-- The orders that the ledger or a redemption may differ from, or whose status the mapping does not know. Gone at the end of the
+-- transaction. Reads the shop's orders and their points once, in parallel.
+CREATE TEMPORARY TABLE checked_orders ON COMMIT DROP AS
+SELECT
+    o.merchant_id,
+    o.order_id,
+    o.customer_id,
+    o.status,
+    o.source_status,
+    CASE WHEN o.total_amount BETWEEN 0 AND 1000000000000000 THEN o.total_amount ELSE 0 END AS total_amount,
+    o.currency,
+    o.points_redeemed,
+    CASE WHEN o.points_discount_amount BETWEEN 0 AND 1000000000000000 THEN o.points_discount_amount END AS points_discount_amount,
+    o.paid_at,
+    o.updated_at,
+    op.account_id,
+    op.in_force_points,
+    op.waived_points,
+    h.points AS held_points
+FROM source_orders AS o
+LEFT JOIN loyalty.order_points AS op ON op.merchant_id = o.merchant_id AND op.order_id = o.order_id
+LEFT JOIN loyalty.holds AS h ON h.merchant_id = o.merchant_id AND h.order_id = o.order_id AND h.status = 'captured'
+WHERE
+    o.status = 'unrecognized'
+    OR (o.status IN ('paid', 'partially_refunded') AND o.customer_id IS NOT NULL AND op.order_id IS NULL)
+    OR (o.status IN ('pending', 'refunded', 'cancelled', 'failed') AND op.in_force_points > op.waived_points)
+    OR o.points_redeemed > 0
+    OR o.points_discount_amount > 0
+    OR h.points IS NOT NULL

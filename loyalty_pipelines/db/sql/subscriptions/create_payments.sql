@@ -1,0 +1,62 @@
+-- The payments that a class may have something to say about: for a plan, without an order, or not settled. Each with its
+-- subscription, as the shop links them: by the subscription's id, or by the order that made it; where several are of one
+-- order, with each of them. The period that it pays for is the shop's, or one interval of the plan from the capture on. Gone
+-- at the end of the transaction. Reads the shop's payments, orders and subscriptions once, in parallel: no temporary table
+-- may be among them, therefore.
+CREATE TEMPORARY TABLE checked_payments ON COMMIT DROP AS
+SELECT
+    p.merchant_id,
+    p.payment_id,
+    p.order_id,
+    p.subscription_id AS named_subscription_id,
+    coalesce(p.customer_id, o.customer_id, d.customer_id) AS customer_id,
+    p.status,
+    p.source_status,
+    p.status IN ('captured', 'disputed', 'refunded') AS is_taken,
+    -- Not a number, and too large for one: a contract of the shop's data tells of those.
+    CASE WHEN p.amount BETWEEN 0 AND 1000000000000000 THEN p.amount ELSE 0 END AS amount,
+    CASE
+        WHEN p.status = 'refunded' THEN CASE WHEN p.amount BETWEEN 0 AND 1000000000000000 THEN p.amount ELSE 0 END
+        WHEN p.refunded_amount BETWEEN 0 AND 1000000000000000 THEN p.refunded_amount
+        ELSE 0
+    END AS refunded_amount,
+    p.currency,
+    coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at) AS captured_at,
+    coalesce(p.created_at, p.captured_at, p.updated_at, o.updated_at) AS created_at,
+    -- When a refund or a dispute came, where the shop says so: grace is counted from it.
+    coalesce(p.updated_at, p.captured_at, p.created_at) AS changed_at,
+    coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at) AS start_at,
+    coalesce(
+        p.period_end,
+        coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at)
+        + coalesce(loyalty.plan_interval(pl.interval), interval '100 years')
+    ) AS end_at,
+    p.period_start IS NOT NULL AND p.period_end IS NOT NULL AS is_period_given,
+    coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id) AS plan_id,
+    pl.amount AS plan_amount,
+    pl.currency AS plan_currency,
+    coalesce(d.subscription_id, b.subscription_id) AS subscription_id,
+    CASE WHEN d.subscription_id IS NOT NULL THEN 'subscription' WHEN b.subscription_id IS NOT NULL THEN 'order' END AS link,
+    coalesce(d.status, b.status) AS subscription_status,
+    coalesce(d.amount, b.amount) AS subscription_amount,
+    coalesce(d.currency, b.currency) AS subscription_currency,
+    coalesce(d.cancelled_at, b.cancelled_at) AS cancelled_at,
+    o.order_id IS NOT NULL AS is_order_known,
+    o.total_amount AS order_amount,
+    o.discount_amount,
+    o.points_redeemed,
+    o.points_discount_amount
+FROM source_payments AS p
+LEFT JOIN source_orders AS o ON o.merchant_id = p.merchant_id AND o.order_id = p.order_id
+LEFT JOIN source_subscriptions AS d ON d.merchant_id = p.merchant_id AND d.subscription_id = p.subscription_id
+LEFT JOIN source_subscriptions AS b
+    ON b.merchant_id = p.merchant_id AND b.order_id = p.order_id AND d.subscription_id IS NULL
+LEFT JOIN loyalty_source.plans AS pl
+    ON pl.merchant_id = p.merchant_id AND pl.plan_id = coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id)
+WHERE
+    p.subscription_id IS NOT NULL
+    OR b.subscription_id IS NOT NULL
+    OR p.plan_id IS NOT NULL
+    OR o.plan_id IS NOT NULL
+    OR o.order_id IS NULL
+    OR p.status IN ('pending', 'unknown', 'unrecognized')

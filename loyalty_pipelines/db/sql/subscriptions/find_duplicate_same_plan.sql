@@ -1,0 +1,50 @@
+-- Live twice for one plan that a customer may have once. Automatic where exactly one of them is unpaid: that one ends. One that
+-- begins when the other one ends is its next period.
+INSERT INTO suspected (
+    merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
+)
+SELECT
+    g.merchant_id,
+    'duplicate_same_plan',
+    'subscription',
+    CASE WHEN g.unpaid = 1 THEN g.unpaid_id ELSE g.newest_id END,
+    CASE WHEN g.unpaid = 1 THEN 'A' ELSE 'H' END,
+    g.price_amount,
+    g.price_currency,
+    jsonb_strip_nulls(jsonb_build_object(
+        'subscription_id', CASE WHEN g.unpaid = 1 THEN g.unpaid_id ELSE g.newest_id END, 'customer_id', g.customer_id,
+        'plan_id', g.plan_id, 'subscription_ids', g.subscription_ids, 'unpaid', g.unpaid
+    )),
+    g.created_at + greatest(interval '15 minutes', m.grace)
+FROM (
+    SELECT
+        d.merchant_id,
+        d.customer_id,
+        d.plan_id,
+        count(*) FILTER (WHERE NOT d.is_paid) AS unpaid,
+        max(d.subscription_id) FILTER (WHERE NOT d.is_paid) AS unpaid_id,
+        (array_agg(d.subscription_id ORDER BY d.created_at DESC, d.subscription_id DESC))[1] AS newest_id,
+        jsonb_agg(d.subscription_id ORDER BY d.created_at, d.subscription_id) AS subscription_ids,
+        max(d.price_amount) AS price_amount,
+        max(d.price_currency) AS price_currency,
+        max(d.created_at) AS created_at
+    FROM (
+        SELECT
+            s.*,
+            max(s.runs_until) OVER earlier AS earlier_until,
+            lead(s.start_at) OVER in_order AS next_start_at
+        FROM several_subscriptions AS s
+        WHERE NOT s.allows_multiple AND s.plan_id IS NOT NULL
+        WINDOW
+            in_order AS (PARTITION BY s.merchant_id, s.customer_id, s.plan_id ORDER BY s.start_at, s.created_at, s.subscription_id),
+            earlier AS (
+                PARTITION BY s.merchant_id, s.customer_id, s.plan_id ORDER BY s.start_at, s.created_at, s.subscription_id
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            )
+    ) AS d
+    -- Those that run beside another one.
+    WHERE d.start_at < d.earlier_until - interval '1 day' OR d.next_start_at < d.runs_until - interval '1 day'
+    GROUP BY d.merchant_id, d.customer_id, d.plan_id
+    HAVING count(*) > 1
+) AS g
+INNER JOIN checked_merchants AS m ON m.merchant_id = g.merchant_id

@@ -1,0 +1,66 @@
+-- Captured for a plan, and the customer has no subscription for it. Automatic where one payment of one order for one plan names
+-- everything that a subscription needs. Of several payments of one order the first; the others are captured_twice.
+INSERT INTO suspected (
+    merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
+)
+SELECT
+    p.merchant_id,
+    'paid_without_subscription',
+    'payment',
+    p.payment_id,
+    CASE
+        WHEN p.customer_id IS NULL OR p.plan_currency IS NULL THEN 'H'
+        WHEN
+            p.is_order_known
+            AND p.payments_of_order = 1
+            AND p.payments_for_plan = 1
+            AND p.refunded_amount = 0
+            AND p.currency = p.plan_currency
+            AND abs(p.amount - price.amount) <= greatest(0.01, price.amount * m.tolerance)
+            AND p.end_at > CAST(:as_of AS timestamptz)
+            AND NOT EXISTS (
+                SELECT 1
+                FROM checked_subscriptions AS s
+                WHERE
+                    s.merchant_id = p.merchant_id
+                    AND s.customer_id = p.customer_id
+                    AND s.plan_id = p.plan_id
+                    AND s.is_kept
+                    AND NOT coalesce(pl.allows_multiple, false)
+            )
+            THEN 'A'
+        ELSE 'P'
+    END,
+    p.amount - p.refunded_amount,
+    coalesce(p.currency, p.plan_currency),
+    jsonb_strip_nulls(jsonb_build_object(
+        'payment_id', p.payment_id, 'order_id', p.order_id, 'customer_id', p.customer_id, 'plan_id', p.plan_id,
+        'subscription_id', p.subscription_id, 'subscription_status', p.subscription_status, 'amount', p.amount,
+        'refunded_amount', p.refunded_amount, 'currency', p.currency, 'captured_at', p.captured_at,
+        'period_start', p.start_at, 'period_end', CASE WHEN pl.lasts < interval '100 years' THEN p.end_at END
+    )),
+    p.captured_at + greatest(interval '10 minutes', m.grace)
+FROM (
+    SELECT
+        c.*,
+        row_number() OVER (
+            PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id) ORDER BY c.captured_at, c.payment_id
+        ) AS place_in_order,
+        count(*) OVER (PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id)) AS payments_of_order,
+        count(*) OVER (PARTITION BY c.merchant_id, c.customer_id, c.plan_id) AS payments_for_plan
+    FROM checked_payments AS c
+    WHERE
+        c.status = 'captured'
+        AND c.amount > c.refunded_amount
+        AND c.plan_id IS NOT NULL
+        AND (c.subscription_id IS NULL OR c.subscription_status = 'incomplete')
+) AS p
+INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
+LEFT JOIN checked_plans AS pl ON pl.merchant_id = p.merchant_id AND pl.plan_id = p.plan_id
+CROSS JOIN LATERAL (
+    SELECT
+        loyalty.plan_price(
+            p.plan_amount, p.discount_amount, p.points_discount_amount, p.points_redeemed, m.point_value_amount
+        ) AS amount
+) AS price
+WHERE p.place_in_order = 1
