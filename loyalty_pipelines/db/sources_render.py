@@ -10,8 +10,14 @@ from loyalty_pipelines.db.sources_expressions import has_native_key, literal
 from loyalty_pipelines.db.sources_lookups import KEYED, keyed_statements
 from loyalty_pipelines.db.sources_views import view_statement
 from loyalty_pipelines.domain.source_fields import SOURCE_RELATIONS
-from loyalty_pipelines.domain.source_mapping import SourceMapping
+from loyalty_pipelines.domain.source_mapping import CaptureMode, SourceMapping
 
+KEYS = {
+    "orders": ("order_id", "Award batches"),
+    "refunds": ("order_id", "Award batches"),
+    "payments": ("payment_id", "Checks of payments"),
+    "subscriptions": ("subscription_id", "Checks of subscriptions"),
+}
 # CREATE TRIGGER waits for every transaction that writes the shop's table, and the shop's next writes wait for
 # it: better to give up and be run again than to hold up a checkout.
 LOCK_TIMEOUT = "5s"
@@ -61,13 +67,26 @@ def uncertain_keys(mapping: SourceMapping, relations: Relations) -> list[str]:
 def unindexed_keys(mapping: SourceMapping, relations: Relations) -> list[str]:
     """Return a note for each key column whose type no index can serve."""
     notes = []
-    for name in KEYED:
+    for name, (field_name, reader) in KEYS.items():
         part, info = mapping.relation(name), relations.get(name)
-        column = info.column(part.columns["order_id"]) if part and info else None
+        column = info.column(part.columns[field_name]) if part and info else None
         if column is not None and not has_native_key(column):
             notes.append(
-                f"{name}.columns.order_id: {column.name} is of type {column.shown_type}, which is compared as"
-                " text without an index. Award batches will read the whole table: map a view that gives it"
+                f"{name}.columns.{field_name}: {column.name} is of type {column.shown_type}, which is compared as"
+                f" text without an index. {reader} will read the whole table: map a view that gives it"
                 " as text over an indexed expression, or change its type."
             )
     return notes
+
+
+def unseen_changes(mapping: SourceMapping) -> list[str]:
+    """Return a note for each relation whose changes nobody would notice before the nightly check."""
+    if mapping.capture is not CaptureMode.POLL:
+        return []
+    parts = {name: mapping.relation(name) for name in ("payments", "subscriptions")}
+    return [
+        f"{name}.columns.updated_at is not mapped: in poll mode a change of {name} is seen by the nightly full check"
+        " only."
+        for name, part in parts.items()
+        if part is not None and "updated_at" not in part.columns
+    ]
