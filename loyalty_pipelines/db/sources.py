@@ -13,7 +13,7 @@ from loyalty_pipelines.db.sources_catalog import (
     read_triggers,
 )
 from loyalty_pipelines.db.sources_check import find_problems
-from loyalty_pipelines.db.sources_render import render_script, uncertain_keys, unindexed_keys
+from loyalty_pipelines.db.sources_render import render_script, uncertain_keys, unindexed_keys, unseen_changes
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.source_mapping import (
     AppliedMapping,
@@ -62,7 +62,11 @@ def apply(conn: Connection, mapping: SourceMapping) -> AppliedMapping:
         mapping=mapping,
         applied_at=applied_at,
         triggers=tuple(f"{capture.trigger} on {capture.part.relation}" for capture in captures_of(mapping, relations)),
-        notes=(*unindexed_keys(mapping, relations), *uncertain_keys(mapping, relations)),
+        notes=(
+            *unindexed_keys(mapping, relations),
+            *uncertain_keys(mapping, relations),
+            *unseen_changes(mapping),
+        ),
     )
 
 

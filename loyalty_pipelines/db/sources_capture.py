@@ -1,4 +1,9 @@
-"""Renders the capture triggers: what a write to the shop's tables puts into `loyalty.order_inbox`."""
+"""Renders the capture triggers: what a write to the shop's tables puts into our inboxes.
+
+Orders and refunds note orders in `loyalty.order_inbox`. Where payments or subscriptions are mapped, they and the
+orders note themselves in `loyalty.subscription_inbox`, too: by triggers of their own, so that one inbox that is
+locked or gone takes nothing from the other.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +21,7 @@ from loyalty_pipelines.db.sources_catalog import (
     Relations,
     Rights,
 )
-from loyalty_pipelines.db.sources_expressions import ROW, as_text, default_value, is_wanted, raw
+from loyalty_pipelines.db.sources_expressions import ROW, as_text, default_value, is_wanted, literal, raw
 from loyalty_pipelines.db.sources_text import Block, lines_of
 from loyalty_pipelines.domain.source_fields import SOURCE_RELATIONS
 from loyalty_pipelines.domain.source_mapping import CaptureMode, MappedRelation, SourceMapping
@@ -25,11 +30,17 @@ EVENTS: dict[str, tuple[LiteralString, ...]] = {
     "orders": ("insert", "update"),
     "refunds": ("insert", "update", "delete"),
 }
+SUBSCRIPTION_EVENTS: dict[str, tuple[LiteralString, ...]] = {
+    "orders": ("insert", "update"),
+    "payments": ("insert", "update", "delete"),
+    "subscriptions": ("insert", "update", "delete"),
+}
 TRANSITION_TABLES: dict[str, LiteralString] = {
     "insert": "NEW TABLE AS new_rows",
     "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "delete": "OLD TABLE AS old_rows",
 }
+NOTED: dict[str, LiteralString] = {name: name for name in ("orders", "payments", "subscriptions")}
 # Compared as they are; everything else as text. Types like json have no equality, and a collation may call
 # two different words equal.
 COMPARABLE_TYPES = INTEGERS | FLOATS | TIMESTAMPS | {"numeric", "money", "uuid", "bool"}
@@ -37,24 +48,39 @@ COMPARABLE_TYPES = INTEGERS | FLOATS | TIMESTAMPS | {"numeric", "money", "uuid",
 
 @dataclass(frozen=True, kw_only=True)
 class Capture:
-    """One trigger with its function: `relation` of the mapping, `event` on the shop's table."""
+    """One trigger with its function: `relation` of the mapping, `event` on the shop's table.
+
+    `is_subscription`: it fills the inbox of subscriptions, not that of orders.
+    """
 
     relation: str
     event: LiteralString
     part: MappedRelation
     info: RelationInfo
+    is_subscription: bool = False
+
+    @property
+    def subject(self) -> str:
+        """The name's middle; the orders have two triggers for each event, one for each inbox."""
+        return f"subscription_{self.relation}" if self.is_subscription and self.relation == "orders" else self.relation
 
     @property
     def function(self) -> str:
-        return f"capture_{self.relation}_{self.event}"
+        return f"capture_{self.subject}_{self.event}"
 
     @property
     def trigger(self) -> str:
-        return f"loyalty_capture_{self.relation}_{self.event}"
+        return f"loyalty_capture_{self.subject}_{self.event}"
 
     @property
     def place(self) -> tuple[str, str, str]:
         return self.info.schema_name, self.info.table_name, self.trigger
+
+    @property
+    def object_id(self) -> sql.Composable:
+        """The key of what is noted: a refund notes its order."""
+        name = SOURCE_RELATIONS[self.relation].key[1] if self.is_subscription else "order_id"
+        return as_text(self.info.known(self.part.columns[name]))
 
 
 def captures_of(mapping: SourceMapping, relations: Relations) -> list[Capture]:
@@ -64,11 +90,16 @@ def captures_of(mapping: SourceMapping, relations: Relations) -> list[Capture]:
     """
     if mapping.capture is not CaptureMode.TRIGGER:
         return []
+    has_subscriptions = any(mapping.relation(name) and name in relations for name in ("payments", "subscriptions"))
     wanted = []
-    for relation, events in EVENTS.items():
-        part, info = mapping.relation(relation), relations.get(relation)
-        if part is not None and info is not None:
-            wanted.extend(Capture(relation=relation, event=event, part=part, info=info) for event in events)
+    for is_subscription, events_of in ((False, EVENTS), (True, SUBSCRIPTION_EVENTS if has_subscriptions else {})):
+        for relation, events in events_of.items():
+            part, info = mapping.relation(relation), relations.get(relation)
+            if part is not None and info is not None:
+                wanted.extend(
+                    Capture(relation=relation, event=event, part=part, info=info, is_subscription=is_subscription)
+                    for event in events
+                )
     return wanted
 
 
@@ -99,10 +130,10 @@ def capture_statements(
 
 
 def function_statements(capture: Capture) -> Iterator[sql.Composable]:
-    """Yield the trigger function: it notes orders and nothing else, and it cannot fail the shop's statement.
+    """Yield the trigger function: it notes keys and nothing else, and it cannot fail the shop's statement.
 
-    It runs as loyalty_capture, which may only insert into the inbox. A lock on the inbox is waited for 200
-    ms, then given up: the sweep finds what was not noted.
+    It runs as loyalty_capture, which may only insert into the inboxes. A lock on the inbox is waited for 200
+    ms, then given up: the sweep, or the nightly check, finds what was not noted.
     """
     name = sql.Identifier("loyalty_source", capture.function)
     yield sql.SQL(
@@ -114,25 +145,40 @@ def function_statements(capture: Capture) -> Iterator[sql.Composable]:
 
 
 def function_body(capture: Capture) -> sql.Composable:
-    # New orders are different orders already, and a bulk load of them need not be hashed or sorted.
-    is_unique = capture.relation == "orders" and capture.event == "insert"
+    # New rows are different rows already, and a bulk load of them need not be hashed or sorted.
+    is_unique = capture.relation != "refunds" and capture.event == "insert"
+    distinct = sql.SQL("" if is_unique else "DISTINCT ")
+    if capture.is_subscription:
+        insert = sql.SQL(
+            "    INSERT INTO loyalty.subscription_inbox (relation, merchant_id, object_id)\n"
+            "    SELECT {distinct}{relation}, c.merchant_id, c.object_id"
+        ).format(distinct=distinct, relation=literal(capture.relation))
+    else:
+        insert = sql.SQL(
+            "    INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)\n"
+            "    SELECT {distinct}c.merchant_id, c.customer_id, c.object_id, 'trigger'"
+        ).format(distinct=distinct)
     return sql.SQL(
         """
 BEGIN
-    INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)
-    SELECT {distinct}c.merchant_id, c.customer_id, c.order_id, 'trigger'
+{insert}
     FROM (
 {changed}
     ) AS c
-    WHERE c.merchant_id IS NOT NULL AND c.order_id IS NOT NULL;
+    WHERE c.merchant_id IS NOT NULL AND c.object_id IS NOT NULL;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'loyalty could not note changed orders (%: %); they are saved, the sweep will find them',
+    RAISE WARNING 'loyalty could not note changed {relation} (%: %); they are saved, the {finder} will find them',
         SQLSTATE, SQLERRM;
     RETURN NULL;
 END
 """
-    ).format(changed=changed_rows(capture), distinct=sql.SQL("" if is_unique else "DISTINCT "))
+    ).format(
+        insert=insert,
+        changed=changed_rows(capture),
+        relation=sql.SQL(NOTED[capture.relation] if capture.is_subscription else "orders"),
+        finder=sql.SQL("nightly check" if capture.is_subscription else "sweep"),
+    )
 
 
 def changed_rows(capture: Capture) -> sql.Composable:
@@ -148,12 +194,11 @@ def changed_rows(capture: Capture) -> sql.Composable:
 
 
 def keys_query(capture: Capture, table: str, compared: list[ColumnInfo]) -> sql.Composable:
-    """Return merchant, customer and order of the rows in the transition table `table`, and `compared`."""
-    outputs = [
-        sql.SQL("{} AS merchant_id").format(merchant_key(capture)),
-        sql.SQL("{} AS customer_id").format(customer_hint(capture)),
-        sql.SQL("{} AS order_id").format(as_text(capture.info.known(capture.part.columns["order_id"]))),
-    ]
+    """Return what is noted of the rows in the transition table `table`, and `compared`."""
+    outputs = [sql.SQL("{} AS merchant_id").format(merchant_key(capture))]
+    if not capture.is_subscription:
+        outputs.append(sql.SQL("{} AS customer_id").format(customer_hint(capture)))
+    outputs.append(sql.SQL("{} AS object_id").format(capture.object_id))
     for number, column in enumerate(compared):
         is_plain = column.base_type in COMPARABLE_TYPES or column.is_enum
         value = raw(column) if is_plain else as_text(column)

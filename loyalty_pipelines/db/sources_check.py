@@ -37,7 +37,7 @@ BOOLEAN_TYPES = INTEGERS | TEXTS | {"bool"}
 UNSTABLE_ID_TYPES = FLOATS | TIMESTAMPS | {"money", "time", "timetz", "interval", "json", "jsonb", "xml"}
 
 KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
-CAPTURED_RELATIONS = ("orders", "refunds")
+CAPTURED_RELATIONS = ("orders", "refunds", "payments", "subscriptions")
 POLL = "set capture: poll"
 
 
@@ -66,7 +66,7 @@ def _problem(path: str, found: str, exists: str, advice: str) -> MappingProblem:
 
 def _rights_problems(rights: Rights, mapping: SourceMapping) -> Iterator[MappingProblem]:
     if not (rights.has_schema and rights.has_tables and rights.has_capture_role):
-        found = "found no schema loyalty_source, role loyalty_capture or table loyalty.order_inbox"
+        found = "found no schema loyalty_source, role loyalty_capture or one of its inboxes"
         yield _problem("database", found, "", "run loyalty init first")
         return
     if not rights.can_create:

@@ -198,13 +198,12 @@ def is_wanted(part: MappedRelation, relation: RelationInfo) -> list[sql.Composab
 # --- looking a row up by its key --------------------------------------------------------------------------
 
 
-def equals_key(native: sql.Composable, column: ColumnInfo, parameter: LiteralString) -> sql.Composable:
-    """Return `native = parameter` compared in the column's own type, so that the shop's own index serves it.
+def equals_key(native: sql.Composable, column: ColumnInfo, word: sql.Composable) -> sql.Composable:
+    """Return `native = word` compared in the column's own type, so that the shop's own index serves it.
 
-    The parameter is one of our texts. It matches only if it is exactly the text that the view shows: `007` is
+    The word is one of our texts. It matches only if it is exactly the text that the view shows: `007` is
     not order 7, and a text that is no number at all matches nothing instead of raising.
     """
-    word = sql.SQL(parameter)
     exact = sql.SQL('CAST({} AS text) COLLATE "C" = {} COLLATE "C"').format(native, word)
     if column.base_type in INTEGERS:
         return sql.SQL("{} = {}").format(native, _guarded_bigint(word))

@@ -173,6 +173,74 @@ Merchants = Annotated[
 ]
 
 
+class FunctionName(_Part):
+    """A SQL function of the shop; written `schema.name` or {schema:, name:}.
+
+    The schema is never guessed: whose function a bare name finds depends on the caller's search_path.
+    """
+
+    schema_name: Name = Field(alias="schema")
+    name: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = value.split(".")
+        if len(parts) != 2 or not all(parts):
+            raise ValueError("expected schema.name; a name that has dots of its own is {schema: ..., name: ...}")
+        return {"schema": parts[0], "name": parts[1]}
+
+    def __str__(self) -> str:
+        return f"{self.schema_name}.{self.name}"
+
+
+class FixAction(_Part):
+    """How one action of a fix is done: by a function of the shop, or by writing its row (`function` is None).
+
+    Written `write` or `{function: schema.name}`.
+    """
+
+    function: FunctionName | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: object) -> object:
+        if value == "write":
+            return {"function": None}
+        if isinstance(value, dict) and value.get("function", "") is not None:
+            return value
+        raise ValueError("expected write, or {function: schema.name}")
+
+    @property
+    def is_write(self) -> bool:
+        return self.function is None
+
+
+class Fixes(_Part):
+    """What the shop lets the product do to its subscriptions and payments; an action that is missing is not done."""
+
+    create_subscription: FixAction | None = None
+    update_subscription: FixAction | None = None
+    refund_payment: FixAction | None = None
+    ask_payment: FixAction | None = None
+
+    @property
+    def actions(self) -> dict[str, FixAction]:
+        """The actions that are allowed, by name."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: action for name, action in named.items() if action is not None}
+
+    def is_written(self, *names: str) -> bool:
+        """True when one of the actions writes the shop's row."""
+        return any(name in names and action.is_write for name, action in self.actions.items())
+
+
+WRITABLE_ACTIONS = ("create_subscription", "update_subscription")
+"""Money is never written: whether it moved is what the payment provider says, so its actions call a function."""
+
+
 class SourceMapping(_Part):
     """A whole mapping file. Its views, columns and words are listed in `domain.source_fields`."""
 
@@ -187,6 +255,7 @@ class SourceMapping(_Part):
     payments: MappedRelation | None = None
     subscriptions: MappedRelation | None = None
     plans: MappedRelation | None = None
+    fixes: Fixes | None = None
 
     _yaml_text: str = PrivateAttr(default="")
 

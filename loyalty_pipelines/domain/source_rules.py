@@ -15,7 +15,11 @@ from loyalty_pipelines.domain.source_fields import (
     SourceRelation,
 )
 from loyalty_pipelines.domain.source_models import (
+    WRITABLE_ACTIONS,
+    FixAction,
     FixedMerchants,
+    Fixes,
+    FunctionName,
     MappedRelation,
     MappingProblem,
     MerchantRow,
@@ -94,6 +98,8 @@ def _known_keys(location: Path) -> list[str]:
         2: RelationName,
         3: MerchantRow,
     }
+    if location[:1] == ("fixes",):
+        models = {1: Fixes, 2: FixAction, 3: FunctionName}
     model = models.get(len(location), MappedRelation)
     keys = [field.alias or name for name, field in model.model_fields.items()]
     return [*keys, "rows"] if location == ("merchants",) else keys
@@ -124,6 +130,7 @@ def problems_of(mapping: SourceMapping, lines: Lines) -> list[MappingProblem]:
         part = mapping.relation(relation.name)
         if part is not None:
             found.extend(_relation_problems(relation, part))
+    found.extend(_fix_problems(mapping))
     return [_with_line(problem, location, lines) for location, problem in found]
 
 
@@ -275,3 +282,17 @@ def _status_problems(relation: SourceRelation, part: MappedRelation) -> Iterator
             "",
             f"list the shop's words for {relation.needed_status}",
         )
+
+
+def _fix_problems(mapping: SourceMapping) -> Iterator[Found]:
+    """What `fixes` asks for and can't get, whatever the database holds."""
+    for name, action in (mapping.fixes or Fixes()).actions.items():
+        location = ("fixes", name)
+        if not action.is_write:
+            continue
+        if name not in WRITABLE_ACTIONS:
+            found = "found write"
+            exists = "money is what the payment provider says, not what a row says"
+            yield _problem(location, found, exists, "name a function of the shop: {function: schema.name}")
+        elif mapping.subscriptions is None:
+            yield _problem(location, "found write", "subscriptions are not mapped", "map them, or name a function")

@@ -83,7 +83,7 @@ def test_everything_at_work(cli: Cli, shop: Shop) -> None:
     assert found["last_batch"]["points_changed"] == 10
     text = cli.ok("status").out
     assert "2 active: 1 with a programme, 1 without" in text
-    assert "5 of 5 triggers enabled" in text
+    assert "13 of 13 triggers enabled" in text
     assert "1 order of 1 merchant" in text
     assert "Nothing needs you." in text
 
@@ -101,7 +101,7 @@ def test_a_disabled_and_a_missing_trigger(cli: Cli, shop: Shop) -> None:
     check(cli, "working", "loyalty_capture_orders_insert on sample_shop.orders is disabled")
     finding = cli.run("status", "--json").document["findings"][0]
     assert "loyalty_capture_orders_update on sample_shop.orders is missing" in finding
-    assert "3 of 5 triggers enabled" in cli.run("status").out
+    assert "11 of 13 triggers enabled" in cli.run("status").out
 
 
 def test_a_shop_that_lost_what_the_mapping_reads(cli: Cli, shop: Shop) -> None:

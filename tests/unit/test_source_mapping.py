@@ -54,12 +54,12 @@ def test_the_fields_are_those_of_the_design_in_its_order():
         "merchants": "merchant_id name timezone currency locale is_active",
         "customers": "merchant_id customer_id email name locale store_id created_at is_active",
         "orders": "merchant_id order_id order_number customer_id store_id total_amount points_redeemed"
-        " currency status paid_at updated_at",
+        " currency status paid_at updated_at plan_id discount_amount points_discount_amount",
         "refunds": "merchant_id refund_id order_id amount refunded_at",
         "payments": "merchant_id payment_id order_id subscription_id customer_id amount refunded_amount"
-        " currency status captured_at period_start period_end",
+        " currency status captured_at period_start period_end plan_id created_at updated_at",
         "subscriptions": "merchant_id subscription_id customer_id plan_id order_id status amount currency"
-        " current_period_start current_period_end cancelled_at is_complimentary created_at",
+        " current_period_start current_period_end cancelled_at is_complimentary created_at updated_at",
         "plans": "merchant_id plan_id name amount currency interval allows_multiple",
     }
 
@@ -254,3 +254,57 @@ def test_the_error_lists_every_problem_in_lines_that_say_what_to_do():
     lines = str(caught.value).splitlines()
     assert lines[0] == "The source mapping has 2 problems:"
     assert lines[1].startswith("- orders.columns.order_id (line 5): found nothing; name its column in")
+
+
+# --- fixes ----------------------------------------------------------------------------------------------
+
+SUBSCRIPTIONS = (
+    "\nsubscriptions:\n  relation: subscription\n"
+    "  columns: {subscription_id: id, customer_id: c, plan_id: p, status: s, created_at: t}\n"
+    "  status: {active: [on]}\n  defaults: {merchant_id: main}\n"
+)
+
+
+def test_without_a_section_nothing_may_be_fixed():
+    assert parse_mapping(SMALL).fixes is None
+
+
+def test_each_action_is_written_or_a_function_of_the_shop():
+    text = (
+        "fixes:\n  create_subscription: write\n"
+        "  update_subscription: {function: billing.change_subscription}\n"
+        '  refund_payment: {function: {schema: "My Schema", name: refund.now}}\n'
+    )
+    fixes = parse_mapping(SMALL + SUBSCRIPTIONS + text).fixes
+    assert fixes is not None and tuple(fixes.actions) == (
+        "create_subscription",
+        "update_subscription",
+        "refund_payment",
+    )
+    assert fixes.is_written("create_subscription") and not fixes.is_written("update_subscription", "refund_payment")
+    assert str(fixes.actions["update_subscription"].function) == "billing.change_subscription"
+    assert str(fixes.actions["refund_payment"].function) == "My Schema.refund.now"
+    assert fixes.ask_payment is None
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "words"),
+    [
+        ("refund_payment: write", "fixes.refund_payment", "name a function"),
+        ("ask_payment: write", "fixes.ask_payment", "name a function"),
+        ("create_subscription: guess", "fixes.create_subscription", "expected write, or {function: schema.name}"),
+        ("create_subscription: {function: }", "fixes.create_subscription", "expected write, or"),
+        ("create_subscription: {function: refund}", "fixes.create_subscription.function", "expected schema.name"),
+        ("create_subscription: {function: a.b.c}", "fixes.create_subscription.function", "expected schema.name"),
+        ("create_subscription: {call: a.b}", "fixes.create_subscription.call", "keys here are function"),
+        ("create_subscriptions: write", "fixes.create_subscriptions", 'did you mean "create_subscription"'),
+    ],
+)
+def test_a_fix_that_cannot_be_is_named_by_its_path(written: str, path: str, words: str):
+    problems = {problem.path: problem for problem in problems_in(SMALL + SUBSCRIPTIONS + f"fixes:\n  {written}\n")}
+    assert words in str(problems[path]) and problems[path].line is not None
+
+
+def test_writing_subscriptions_needs_subscriptions():
+    problem = the_problem_in(SMALL + "fixes: {update_subscription: write}")
+    assert (problem.path, problem.exists) == ("fixes.update_subscription", "subscriptions are not mapped")
