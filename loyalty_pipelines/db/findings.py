@@ -8,6 +8,7 @@ from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.findings import AtRisk, Finding, OpenFindings
 
 CREATE_FOUND = load("findings/create_found")
+CREATE_SCOPE = load("findings/create_scope")
 RECORD_FAILURE = load("findings/record_failure")
 RECORD = load("findings/record")
 SUMMARY = load("findings/summary")
@@ -16,8 +17,9 @@ FINDINGS = load("findings/findings")
 
 
 def create_found(conn: Connection) -> None:
-    """Make the temporary table into which a proof writes what is wrong."""
+    """Make the temporary tables into which a proof writes what is wrong, and what it has looked at."""
     conn.execute(CREATE_FOUND)
+    conn.execute(CREATE_SCOPE)
 
 
 def record_failure(
@@ -38,8 +40,12 @@ def record(
     warnings: Sequence[str],
     merchant_ids: Sequence[str] | None,
     run_id: str | None,
+    is_scoped: bool = False,
 ) -> None:
-    """Turn what was found into findings; close those of the `closing` classes that are gone at these merchants."""
+    """Turn what was found into findings; close those of the `closing` classes that are gone at these merchants.
+
+    `is_scoped`: only of the objects that the proof wrote into the temporary table `found_scope`.
+    """
     conn.execute(
         RECORD,
         {
@@ -48,6 +54,7 @@ def record(
             "warnings": list(warnings),
             "merchant_ids": None if merchant_ids is None else list(merchant_ids),
             "run_id": run_id,
+            "is_scoped": is_scoped,
         },
     )
 

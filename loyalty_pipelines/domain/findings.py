@@ -16,9 +16,9 @@ UNKNOWN_CURRENCY = "of unknown currency"
 class NoSuchFindingError(LoyaltyError):
     """There is no finding with this number."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, subject: str = "integrity") -> None:
         self.number = number
-        super().__init__(f"There is no finding {number}. 'loyalty integrity findings --all' lists them.")
+        super().__init__(f"There is no finding {number}. 'loyalty {subject} findings --all' lists them.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Finding:
     """One thing that is wrong, since when, and what it costs.
 
     `points_difference`: points that somebody has too many (positive) or too few (negative) by it; `amount_at_risk`:
-    these points in the merchant's `currency`. `evidence`: ids and numbers that prove it, no personal data.
+    these points in the merchant's `currency`. `evidence`: ids and numbers that prove it, no personal data. `policy`:
+    who may put it right (A automatically, P by an approved plan, H a person only); None: its proof says how.
     """
 
     finding_id: int
@@ -39,6 +40,7 @@ class Finding:
     amount_at_risk: Decimal
     currency: str | None
     evidence: Mapping[str, Any]
+    policy: str | None = None
     times_seen: int
     first_seen_at: datetime
     last_seen_at: datetime

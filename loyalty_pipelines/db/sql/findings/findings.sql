@@ -10,6 +10,7 @@ SELECT
     f.amount_at_risk,
     f.currency,
     f.evidence,
+    f.policy,
     f.times_seen,
     f.first_seen_at,
     f.last_seen_at,
@@ -25,5 +26,6 @@ WHERE
     AND (CAST(:merchant_id AS text) IS NULL OR f.merchant_id = CAST(:merchant_id AS text))
     AND (CAST(:classes AS text[]) IS NULL OR f.class = ANY(CAST(:classes AS text[])))
     AND (CAST(:finding_id AS bigint) IS NULL OR f.finding_id = CAST(:finding_id AS bigint))
-ORDER BY f.closed_at IS NOT NULL OR f.accepted_at IS NOT NULL, abs(f.points_difference) DESC, f.first_seen_at, f.finding_id
+ORDER BY f.closed_at IS NOT NULL OR f.accepted_at IS NOT NULL, abs(f.points_difference) DESC, f.amount_at_risk DESC,
+    f.first_seen_at, f.finding_id
 LIMIT CAST(:row_limit AS bigint);

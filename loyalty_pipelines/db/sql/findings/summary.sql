@@ -17,4 +17,4 @@ WHERE
     AND f.subject = :subject
     AND (CAST(:merchant_ids AS text[]) IS NULL OR f.merchant_id = ANY(CAST(:merchant_ids AS text[])))
 GROUP BY f.merchant_id, f.class, f.severity
-ORDER BY sum(abs(f.points_difference)) DESC, findings DESC, f.merchant_id, f.class;
+ORDER BY sum(abs(f.points_difference)) DESC, sum(f.amount_at_risk) DESC, findings DESC, f.merchant_id, f.class;

@@ -16,4 +16,4 @@ SELECT
     = CAST(hashfloat8(date_part('epoch', max(p.end_at))) AS bigint) - hashfloat8(date_part('epoch', min(p.start_at))) AS is_chain
 FROM checked_payments AS p
 WHERE p.status = 'captured' AND p.subscription_id IS NOT NULL AND p.amount > p.refunded_amount
-GROUP BY p.merchant_id, p.subscription_id
+GROUP BY p.merchant_id, p.subscription_id;

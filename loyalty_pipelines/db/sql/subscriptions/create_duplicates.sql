@@ -35,4 +35,4 @@ LEFT JOIN LATERAL (
             OR p.status IN ('pending', 'authorized', 'unknown', 'unrecognized')
         )
 ) AS paid ON true
-WHERE s.is_live
+WHERE s.is_live;

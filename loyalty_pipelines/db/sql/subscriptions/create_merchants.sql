@@ -9,4 +9,4 @@ SELECT
     make_interval(mins => coalesce(s.grace_minutes, 0)) AS grace
 FROM unnest(CAST(:merchant_ids AS text[])) AS m (merchant_id)
 LEFT JOIN loyalty.subscription_settings AS s ON s.merchant_id = m.merchant_id COLLATE "C"
-LEFT JOIN LATERAL loyalty.merchant_terms(m.merchant_id) AS t ON true
+LEFT JOIN LATERAL loyalty.merchant_terms(m.merchant_id) AS t ON true;

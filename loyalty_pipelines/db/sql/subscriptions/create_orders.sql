@@ -26,4 +26,4 @@ WHERE
     OR (o.status IN ('pending', 'refunded', 'cancelled', 'failed') AND op.in_force_points > op.waived_points)
     OR o.points_redeemed > 0
     OR o.points_discount_amount > 0
-    OR h.points IS NOT NULL
+    OR h.points IS NOT NULL;

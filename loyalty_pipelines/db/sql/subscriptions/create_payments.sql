@@ -59,4 +59,4 @@ WHERE
     OR p.plan_id IS NOT NULL
     OR o.plan_id IS NOT NULL
     OR o.order_id IS NULL
-    OR p.status IN ('pending', 'unknown', 'unrecognized')
+    OR p.status IN ('pending', 'unknown', 'unrecognized');

@@ -10,4 +10,4 @@ SELECT DISTINCT ON (p.merchant_id, p.plan_id)
     coalesce(p.allows_multiple, false) AS allows_multiple
 FROM loyalty_source.plans AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
-ORDER BY p.merchant_id, p.plan_id, p.amount
+ORDER BY p.merchant_id, p.plan_id, p.amount;

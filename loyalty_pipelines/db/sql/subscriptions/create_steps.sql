@@ -19,4 +19,4 @@ WINDOW
     earlier AS (
         PARTITION BY p.merchant_id, p.subscription_id ORDER BY p.start_at, p.captured_at, p.payment_id
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    )
+    );

@@ -19,4 +19,4 @@ SELECT
     s.current_period_end AS end_at,
     s.cancelled_at,
     s.created_at
-FROM source_subscriptions AS s
+FROM source_subscriptions AS s;

@@ -11,4 +11,4 @@ CREATE TEMPORARY TABLE suspected (
     evidence jsonb NOT NULL,
     ripe_at timestamptz NOT NULL,
     next_look_at timestamptz
-) ON COMMIT DROP
+) ON COMMIT DROP;

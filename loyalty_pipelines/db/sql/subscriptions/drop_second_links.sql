@@ -22,4 +22,4 @@ WHERE
     ranked.place > 1
     AND p.merchant_id = ranked.merchant_id
     AND p.subscription_id = ranked.subscription_id
-    AND p.link = 'order'
+    AND p.link = 'order';

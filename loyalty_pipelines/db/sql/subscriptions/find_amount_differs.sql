@@ -69,4 +69,4 @@ WHERE
             AND other.payment_id <> p.payment_id
             AND other.status IN ('captured', 'disputed', 'refunded')
             AND p.subscription_id IS NULL
-    )
+    );

@@ -26,4 +26,4 @@ WHERE
         p.amount - p.refunded_amount + p.previous_amount
         <= coalesce(p.subscription_amount, p.plan_amount) * (1 + m.tolerance),
         false
-    )
+    );

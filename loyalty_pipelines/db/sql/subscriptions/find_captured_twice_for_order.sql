@@ -1,5 +1,5 @@
 -- One order paid twice: a payment that was captured when the ones before it had paid for all of the order. Orders of
--- subscriptions are judged by their periods. Reads the shop's payments once, in parallel, and those few orders.
+-- subscriptions are judged by their periods. Reads those few orders.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )
@@ -16,43 +16,20 @@ SELECT
         'customer_id', p.customer_id, 'amount', p.amount, 'refunded_amount', p.refunded_amount, 'captured_at', p.captured_at,
         'order_amount', o.total_amount
     )),
-    coalesce(p.captured_at, p.created_at, p.updated_at, '-infinity') + greatest(interval '15 minutes', m.grace)
+    coalesce(p.captured_at, '-infinity') + greatest(interval '15 minutes', m.grace)
 FROM (
     SELECT
-        t.merchant_id,
-        t.payment_id,
-        t.order_id,
-        t.customer_id,
-        t.amount,
-        t.refunded_amount,
+        t.*,
         t.amount - t.refunded_amount AS net_amount,
-        t.currency,
-        t.captured_at,
-        t.created_at,
-        t.updated_at,
         sum(t.amount - t.refunded_amount) OVER earlier AS paid_before,
         lag(t.amount - t.refunded_amount) OVER in_order AS previous_amount,
         lag(t.payment_id) OVER in_order AS previous_payment_id
-    FROM source_payments AS t
-    WHERE
-        t.status = 'captured'
-        AND t.refunded_amount < t.amount
-        AND t.amount <= 1000000000000000
-        AND (t.merchant_id, t.order_id) IN (
-            SELECT
-                u.merchant_id,
-                u.order_id
-            FROM source_payments AS u
-            WHERE u.status = 'captured' AND u.order_id IS NOT NULL
-            GROUP BY u.merchant_id, u.order_id
-            HAVING count(*) > 1
-        )
+    FROM repeated_payments AS t
+    WHERE t.amount > t.refunded_amount
     WINDOW
-        in_order AS (
-            PARTITION BY t.merchant_id, t.order_id, t.period_start ORDER BY t.captured_at, t.created_at, t.payment_id
-        ),
+        in_order AS (PARTITION BY t.merchant_id, t.order_id, t.period_start ORDER BY t.captured_at, t.payment_id),
         earlier AS (
-            PARTITION BY t.merchant_id, t.order_id, t.period_start ORDER BY t.captured_at, t.created_at, t.payment_id
+            PARTITION BY t.merchant_id, t.order_id, t.period_start ORDER BY t.captured_at, t.payment_id
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         )
 ) AS p
@@ -68,4 +45,4 @@ WHERE
         SELECT 1
         FROM checked_payments AS c
         WHERE c.merchant_id = p.merchant_id AND c.payment_id = p.payment_id AND c.subscription_id IS NOT NULL
-    )
+    );

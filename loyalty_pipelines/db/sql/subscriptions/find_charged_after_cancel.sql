@@ -22,4 +22,4 @@ WHERE
     p.status = 'captured'
     AND p.amount > p.refunded_amount
     AND p.subscription_status IN ('cancelled', 'expired')
-    AND p.start_at > p.cancelled_at + interval '1 hour'
+    AND p.start_at > p.cancelled_at + interval '1 hour';

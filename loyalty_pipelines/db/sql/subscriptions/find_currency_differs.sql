@@ -40,4 +40,4 @@ SELECT
 FROM checked_subscriptions AS s
 INNER JOIN checked_merchants AS m ON m.merchant_id = s.merchant_id
 INNER JOIN checked_plans AS pl ON pl.merchant_id = s.merchant_id AND pl.plan_id = s.plan_id
-WHERE s.is_live AND s.currency <> pl.currency
+WHERE s.is_live AND s.currency <> pl.currency;

@@ -37,4 +37,4 @@ WHERE
             AND other.start_at <= CAST(:as_of AS timestamptz)
             AND other.end_at > CAST(:as_of AS timestamptz)
     )
-ORDER BY p.merchant_id, p.subscription_id, p.end_at DESC, p.payment_id
+ORDER BY p.merchant_id, p.subscription_id, p.end_at DESC, p.payment_id;

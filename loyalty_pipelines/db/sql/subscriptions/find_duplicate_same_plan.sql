@@ -47,4 +47,4 @@ FROM (
     GROUP BY d.merchant_id, d.customer_id, d.plan_id
     HAVING count(*) > 1
 ) AS g
-INNER JOIN checked_merchants AS m ON m.merchant_id = g.merchant_id
+INNER JOIN checked_merchants AS m ON m.merchant_id = g.merchant_id;

@@ -31,4 +31,4 @@ WHERE
     AND overlap.lasts < (p.end_at - p.start_at) / 2
     AND p.is_period_given
     AND p.is_previous_given
-    AND p.plan_id IS NOT DISTINCT FROM p.previous_plan_id
+    AND p.plan_id IS NOT DISTINCT FROM p.previous_plan_id;

@@ -39,4 +39,4 @@ WHERE
     AND o.account_id IS NULL
     AND v.outcome = 'earning'
     AND v.target_points > 0
-    AND q.dismissed_at IS NULL
+    AND q.dismissed_at IS NULL;

@@ -63,4 +63,4 @@ CROSS JOIN LATERAL (
             p.plan_amount, p.discount_amount, p.points_discount_amount, p.points_redeemed, m.point_value_amount
         ) AS amount
 ) AS price
-WHERE p.place_in_order = 1
+WHERE p.place_in_order = 1;

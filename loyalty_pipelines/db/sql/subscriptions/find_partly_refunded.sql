@@ -49,4 +49,4 @@ WHERE
             AND other.amount > other.refunded_amount
             AND other.start_at <= CAST(:as_of AS timestamptz)
             AND other.end_at > CAST(:as_of AS timestamptz)
-    )
+    );

@@ -32,4 +32,4 @@ WHERE
                 WHERE c.merchant_id = p.merchant_id AND c.customer_id = p.customer_id
             )
         )
-    )
+    );

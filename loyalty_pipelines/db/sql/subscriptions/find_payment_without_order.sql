@@ -22,4 +22,4 @@ WHERE
     AND p.amount > p.refunded_amount
     AND NOT p.is_order_known
     AND p.subscription_id IS NULL
-    AND p.plan_id IS NULL
+    AND p.plan_id IS NULL;

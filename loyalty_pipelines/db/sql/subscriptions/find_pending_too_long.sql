@@ -30,4 +30,4 @@ SELECT
 FROM checked_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 CROSS JOIN LATERAL (SELECT coalesce(p.created_at, '-infinity') AS since_at) AS waits
-WHERE p.status IN ('pending', 'unknown')
+WHERE p.status IN ('pending', 'unknown');

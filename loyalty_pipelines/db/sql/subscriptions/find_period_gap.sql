@@ -52,4 +52,4 @@ WHERE
         WHEN p.is_period_given AND p.is_previous_given THEN interval '1 day'
         ELSE greatest(interval '1 day', coalesce(pl.lasts, interval '1 month') / 10)
     END
-    AND p.start_at <= CAST(:as_of AS timestamptz)
+    AND p.start_at <= CAST(:as_of AS timestamptz);

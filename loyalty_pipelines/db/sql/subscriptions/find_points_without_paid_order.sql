@@ -22,4 +22,4 @@ LEFT JOIN loyalty.award_problems AS q ON q.merchant_id = o.merchant_id AND q.ord
 WHERE
     o.status IN ('pending', 'refunded', 'cancelled', 'failed')
     AND o.in_force_points > o.waived_points
-    AND q.dismissed_at IS NULL
+    AND q.dismissed_at IS NULL;

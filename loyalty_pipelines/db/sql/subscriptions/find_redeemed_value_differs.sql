@@ -32,4 +32,4 @@ WHERE
         o.held_points <> o.points_redeemed
         OR abs(o.points_discount_amount - points.redeemed * value.amount) > 0.01
     )
-ORDER BY o.merchant_id, o.order_id
+ORDER BY o.merchant_id, o.order_id;

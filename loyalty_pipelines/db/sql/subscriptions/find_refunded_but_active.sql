@@ -38,4 +38,4 @@ WHERE
             AND other.status NOT IN ('failed', 'refunded')
             AND other.amount > other.refunded_amount
     )
-ORDER BY p.merchant_id, p.subscription_id, p.end_at DESC, p.payment_id
+ORDER BY p.merchant_id, p.subscription_id, p.end_at DESC, p.payment_id;

@@ -46,4 +46,4 @@ FROM (
     FROM checked_orders AS o
     WHERE o.status = 'unrecognized'
 ) AS u
-INNER JOIN checked_merchants AS m ON m.merchant_id = u.merchant_id
+INNER JOIN checked_merchants AS m ON m.merchant_id = u.merchant_id;

@@ -66,4 +66,4 @@ WHERE
                 AND o.total_amount = 0
                 AND o.status = 'paid'
         )
-    )
+    );

@@ -39,4 +39,4 @@ FROM (
         )
     ORDER BY c.merchant_id, c.payment_id, s.is_live DESC, s.is_kept DESC, s.created_at, s.subscription_id
 ) AS chosen
-WHERE p.merchant_id = chosen.merchant_id AND p.payment_id = chosen.payment_id
+WHERE p.merchant_id = chosen.merchant_id AND p.payment_id = chosen.payment_id;

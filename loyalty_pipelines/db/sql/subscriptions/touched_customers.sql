@@ -1,0 +1,86 @@
+-- Whose rows have to be compared: the customers of what changed, by the payment, its order and its subscription. Gone at the end
+-- of the transaction. Indexes: the shop's primary keys.
+CREATE TEMPORARY TABLE touched_customers ON COMMIT DROP AS
+WITH payments AS MATERIALIZED (
+    SELECT p.*
+    FROM (
+        SELECT
+            array_agg(c.merchant_id) AS merchant_ids,
+            array_agg(c.object_id) AS ids
+        FROM changed_objects AS c
+        WHERE c.relation = 'payments'
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+),
+
+orders AS MATERIALIZED (
+    SELECT
+        o.merchant_id,
+        o.order_id,
+        o.customer_id
+    FROM (
+        SELECT
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.order_id) AS ids
+        FROM (
+            SELECT
+                c.merchant_id,
+                c.object_id AS order_id
+            FROM changed_objects AS c
+            WHERE c.relation = 'orders'
+            UNION
+            SELECT
+                p.merchant_id,
+                p.order_id
+            FROM payments AS p
+            WHERE p.order_id IS NOT NULL
+        ) AS w
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o
+),
+
+subscriptions AS MATERIALIZED (
+    SELECT
+        s.merchant_id,
+        s.customer_id
+    FROM (
+        SELECT
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.subscription_id) AS ids
+        FROM (
+            SELECT
+                c.merchant_id,
+                c.object_id AS subscription_id
+            FROM changed_objects AS c
+            WHERE c.relation = 'subscriptions'
+            UNION
+            SELECT
+                p.merchant_id,
+                p.subscription_id
+            FROM payments AS p
+            WHERE p.subscription_id IS NOT NULL
+        ) AS w
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.subscriptions_by_ids(k.merchant_ids, k.ids) AS s
+)
+
+SELECT
+    t.merchant_id,
+    t.customer_id
+FROM (
+    SELECT
+        p.merchant_id,
+        p.customer_id
+    FROM payments AS p
+    UNION
+    SELECT
+        o.merchant_id,
+        o.customer_id
+    FROM orders AS o
+    UNION
+    SELECT
+        s.merchant_id,
+        s.customer_id
+    FROM subscriptions AS s
+) AS t
+WHERE t.customer_id IS NOT NULL;

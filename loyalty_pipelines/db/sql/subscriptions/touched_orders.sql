@@ -1,0 +1,33 @@
+-- The orders that payments or subscriptions of what changed may name: the changed ones, those of changed payments, and those of
+-- touched customers for a plan. Gone at the end of the transaction.
+CREATE TEMPORARY TABLE touched_orders ON COMMIT DROP AS
+SELECT
+    c.merchant_id,
+    c.object_id AS order_id
+FROM changed_objects AS c
+WHERE c.relation = 'orders'
+UNION
+SELECT
+    p.merchant_id,
+    p.order_id
+FROM (
+    SELECT
+        array_agg(c.merchant_id) AS merchant_ids,
+        array_agg(c.object_id) AS ids
+    FROM changed_objects AS c
+    WHERE c.relation = 'payments'
+) AS k
+CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+WHERE p.order_id IS NOT NULL
+UNION
+SELECT
+    o.merchant_id,
+    o.order_id
+FROM (
+    SELECT
+        array_agg(t.merchant_id) AS merchant_ids,
+        array_agg(t.customer_id) AS ids
+    FROM touched_customers AS t
+) AS k
+CROSS JOIN LATERAL loyalty_source.orders_of_customers(k.merchant_ids, k.ids) AS o
+WHERE o.plan_id IS NOT NULL;

@@ -1,0 +1,53 @@
+-- The payments to compare: of touched customers, changed ones, and those that name a touched order or subscription. Gone at the
+-- end of the transaction. Indexes: the shop's on id, order, subscription and customer; one scan where there is none.
+CREATE TEMPORARY TABLE source_payments ON COMMIT DROP AS
+SELECT DISTINCT ON (p.merchant_id, p.payment_id) p.*
+FROM (
+    SELECT p.*
+    FROM (
+        SELECT
+            array_agg(c.merchant_id) AS merchant_ids,
+            array_agg(c.object_id) AS ids
+        FROM changed_objects AS c
+        WHERE c.relation = 'payments'
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+    UNION ALL
+    SELECT p.*
+    FROM (
+        SELECT
+            array_agg(t.merchant_id) AS merchant_ids,
+            array_agg(t.customer_id) AS ids
+        FROM touched_customers AS t
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.payments_of_customers(k.merchant_ids, k.ids) AS p
+    UNION ALL
+    SELECT p.*
+    FROM (
+        SELECT
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.order_id) AS ids
+        FROM (
+            SELECT
+                t.merchant_id,
+                t.order_id
+            FROM touched_orders AS t
+            UNION
+            SELECT
+                s.merchant_id,
+                s.order_id
+            FROM source_subscriptions AS s
+            WHERE s.order_id IS NOT NULL
+        ) AS w
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.payments_of_orders(k.merchant_ids, k.ids) AS p
+    UNION ALL
+    SELECT p.*
+    FROM (
+        SELECT
+            array_agg(s.merchant_id) AS merchant_ids,
+            array_agg(s.subscription_id) AS ids
+        FROM source_subscriptions AS s
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.payments_of_subscriptions(k.merchant_ids, k.ids) AS p
+) AS p;

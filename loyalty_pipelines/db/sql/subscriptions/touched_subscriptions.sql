@@ -1,0 +1,51 @@
+-- The subscriptions to compare: of touched customers, changed ones, and those that touched orders made or changed payments name.
+-- Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there is none.
+CREATE TEMPORARY TABLE source_subscriptions ON COMMIT DROP AS
+SELECT DISTINCT ON (s.merchant_id, s.subscription_id) s.*
+FROM (
+    SELECT s.*
+    FROM (
+        SELECT
+            array_agg(t.merchant_id) AS merchant_ids,
+            array_agg(t.customer_id) AS ids
+        FROM touched_customers AS t
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.subscriptions_of_customers(k.merchant_ids, k.ids) AS s
+    UNION ALL
+    SELECT s.*
+    FROM (
+        SELECT
+            array_agg(t.merchant_id) AS merchant_ids,
+            array_agg(t.order_id) AS ids
+        FROM touched_orders AS t
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.subscriptions_of_orders(k.merchant_ids, k.ids) AS s
+    UNION ALL
+    SELECT s.*
+    FROM (
+        SELECT
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.subscription_id) AS ids
+        FROM (
+            SELECT
+                c.merchant_id,
+                c.object_id AS subscription_id
+            FROM changed_objects AS c
+            WHERE c.relation = 'subscriptions'
+            UNION
+            SELECT
+                p.merchant_id,
+                p.subscription_id
+            FROM (
+                SELECT
+                    array_agg(c.merchant_id) AS merchant_ids,
+                    array_agg(c.object_id) AS ids
+                FROM changed_objects AS c
+                WHERE c.relation = 'payments'
+            ) AS k
+            CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+            WHERE p.subscription_id IS NOT NULL
+        ) AS w
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.subscriptions_by_ids(k.merchant_ids, k.ids) AS s
+) AS s;

@@ -1,0 +1,2 @@
+-- Gives back what lock.sql took.
+SELECT pg_advisory_unlock(hashtextextended('loyalty subscriptions', 0));

@@ -1,0 +1,3 @@
+-- All orders, under the name that the classes read. A view, so that nothing is copied; dropped at the end of the check.
+CREATE TEMPORARY VIEW source_orders AS
+SELECT * FROM loyalty_source.orders;

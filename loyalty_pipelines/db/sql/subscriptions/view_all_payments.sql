@@ -1,0 +1,3 @@
+-- All payments, under the name that the classes read. A view, so that nothing is copied; dropped at the end of the check.
+CREATE TEMPORARY VIEW source_payments AS
+SELECT * FROM loyalty_source.payments;

@@ -1,0 +1,214 @@
+"""The statements that compare payments, orders, subscriptions and points; `subscriptions_run` says in which order.
+
+All of a check happens in one transaction of one snapshot. The classes read `source_orders`, `source_payments` and
+`source_subscriptions`: everything, or what belongs to what changed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, TextClause
+
+from loyalty_pipelines.db import findings
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.source_mapping import CaptureMode, SourceMapping
+from loyalty_pipelines.domain.subscriptions import CLASSES, JOB, RELATIONS, SUBJECT, MismatchClass
+
+LOCK = load("subscriptions/lock")
+UNLOCK = load("subscriptions/unlock")
+NOW = load("subscriptions/now")
+MERCHANTS = load("subscriptions/merchants")
+MAKE_ROOM = load("subscriptions/make_room")
+CREATE_MERCHANTS = load("subscriptions/create_merchants")
+CREATE_SUSPECTED = load("subscriptions/create_suspected")
+SOURCES = ("orders", "payments", "subscriptions")
+VIEW_ALL = [load(f"subscriptions/view_all_{name}") for name in SOURCES]
+COPY = [load(f"subscriptions/copy_{name}") for name in SOURCES]
+DROP_VIEWS = load("subscriptions/drop_views")
+POLL_CURSOR = load("subscriptions/poll_cursor")
+POLL = load("subscriptions/poll")
+MOVE_POLL_CURSOR = load("subscriptions/move_poll_cursor")
+CHANGED = load("subscriptions/changed")
+TOUCHED = [
+    load(f"subscriptions/{name}")
+    for name in (
+        "touched_customers",
+        "touched_orders",
+        "touched_subscriptions",
+        "touched_payments",
+        "touched_source_orders",
+    )
+]
+ANALYZE_SOURCES = load("subscriptions/analyze_sources")
+LOOKED_AT = load("subscriptions/looked_at")
+PREPARE_ROWS = [
+    load(f"subscriptions/{name}")
+    for name in ("create_plans", "create_subscriptions", "create_payments", "analyze_rows", "drop_second_links")
+]
+FOLD_REFUNDS = load("subscriptions/fold_refunds_of_checked")
+LINK_BY_PLAN = load("subscriptions/link_by_plan")
+CREATE_REPEATED = load("subscriptions/create_repeated")
+FOLD_REPEATED_REFUNDS = load("subscriptions/fold_refunds_of_repeated")
+PREPARE_FACTS = [
+    load(f"subscriptions/{name}")
+    for name in ("create_chains", "analyze_chains", "create_steps", "create_duplicates", "create_orders")
+]
+FIND = {one.code: [load(f"subscriptions/{name}") for name in one.files] for one in CLASSES}
+NOT_CHECKED = load("subscriptions/not_checked")
+CLASS_FAILED = load("subscriptions/class_failed")
+FOUND = load("subscriptions/found")
+FORGET_LOOKS = load("subscriptions/forget_looks")
+PLAN_LOOKS = load("subscriptions/plan_looks")
+EMPTY_INBOX = load("subscriptions/empty_inbox")
+COUNTS = load("subscriptions/counts")
+
+
+def lock(conn: Connection) -> None:
+    """Wait until no other check is at work, and keep others waiting until `unlock`, for the session."""
+    conn.execute(LOCK)
+
+
+def unlock(conn: Connection) -> None:
+    """Let the next check begin."""
+    conn.execute(UNLOCK)
+
+
+def now(conn: Connection) -> datetime:
+    """Return the instant of the transaction."""
+    return conn.execute(NOW).scalar_one()
+
+
+def merchants(conn: Connection, merchant_ids: Sequence[str] | None) -> Mapping[str, bool]:
+    """Return those of the merchants (or all) that there are, and whether looking at what changed is enough.
+
+    It is not where nothing was ever compared in full, or the last check failed.
+    """
+    values = {
+        "merchant_ids": None if merchant_ids is None else list(merchant_ids),
+        "subject": SUBJECT,
+        "job": JOB,
+    }
+    return {row.merchant_id: row.is_marked for row in conn.execute(MERCHANTS, values)}
+
+
+def poll(conn: Connection, mapping: SourceMapping) -> None:
+    """In poll mode, note what the shop changed since the last time; with triggers, it is noted already."""
+    if mapping.capture is not CaptureMode.POLL:
+        return
+    since = conn.execute(POLL_CURSOR).scalar_one() - timedelta(seconds=mapping.poll_overlap_seconds)
+    conn.execute(POLL, {"since": since})
+    conn.execute(MOVE_POLL_CURSOR)
+
+
+def prepare(conn: Connection, merchant_ids: Sequence[str], *, as_of: datetime) -> None:
+    """Make the temporary tables that every check needs."""
+    conn.execute(MAKE_ROOM)
+    conn.execute(CREATE_MERCHANTS, {"merchant_ids": list(merchant_ids)})
+    conn.execute(CREATE_SUSPECTED)
+    findings.create_found(conn)
+
+
+def read_everything(conn: Connection, *, is_every_merchant: bool) -> None:
+    """Let the classes read all rows: of everybody where they are, of some merchants in copies."""
+    for statement in VIEW_ALL if is_every_merchant else COPY:
+        conn.execute(statement)
+    if not is_every_merchant:
+        conn.execute(ANALYZE_SOURCES)
+
+
+def let_go(conn: Connection, *, is_every_merchant: bool) -> None:
+    """Remove what outlives the transaction."""
+    if is_every_merchant:
+        conn.execute(DROP_VIEWS)
+
+
+def read_what_changed(conn: Connection, *, as_of: datetime) -> None:
+    """Let the classes read the rows of those customers, orders and subscriptions that something changed of."""
+    conn.execute(CHANGED, {"as_of": as_of, "subject": SUBJECT})
+    for statement in TOUCHED:
+        conn.execute(statement)
+    conn.execute(ANALYZE_SOURCES)
+    conn.execute(LOOKED_AT)
+
+
+def prepare_rows(conn: Connection, mapping: SourceMapping, *, as_of: datetime) -> None:
+    """Bring payments, subscriptions and plans together, before any class looks at them."""
+    for statement in PREPARE_ROWS:
+        conn.execute(statement)
+    conn.execute(CREATE_REPEATED)
+    if are_refunds_apart(mapping):
+        conn.execute(FOLD_REFUNDS)
+        conn.execute(FOLD_REPEATED_REFUNDS)
+    conn.execute(LINK_BY_PLAN)
+    for statement in PREPARE_FACTS:
+        _execute(conn, statement, {"as_of": as_of})
+
+
+def are_refunds_apart(mapping: SourceMapping) -> bool:
+    """Whether refunds are a relation of their own that the payments' rows know nothing of."""
+    return (
+        mapping.refunds is not None
+        and mapping.payments is not None
+        and "refunded_amount" not in mapping.payments.columns
+    )
+
+
+def find(conn: Connection, one: MismatchClass, mapping: SourceMapping, *, as_of: datetime) -> None:
+    """Look for one class."""
+    values = {"as_of": as_of, "has_customers": mapping.customers is not None}
+    for statement in FIND[one.code]:
+        _execute(conn, statement, values)
+
+
+def missing_relations(mapping: SourceMapping) -> Mapping[str, list[str]]:
+    """Return the relations that the mapping lacks, with the classes that can't be looked for without them."""
+    missing = {name: [one.code for one in CLASSES if name in one.needs] for name in RELATIONS}
+    return {name: classes for name, classes in missing.items() if name not in mapping.mapped_relations and classes}
+
+
+def note_missing(conn: Connection, missing: Mapping[str, list[str]]) -> None:
+    """Find that these relations are missing."""
+    classes = [json.dumps(classes) for classes in missing.values()]
+    conn.execute(NOT_CHECKED, {"relations": list(missing), "classes": classes})
+
+
+def note_failed_class(conn: Connection, code: str, *, why: str) -> None:
+    """Find that a class could not be looked for."""
+    conn.execute(CLASS_FAILED, {"class": code, "why": why})
+
+
+def record(
+    conn: Connection,
+    merchant_ids: Sequence[str] | None,
+    *,
+    closing: Sequence[str],
+    warnings: Sequence[str],
+    is_full: bool,
+    as_of: datetime,
+    run_id: str | None,
+) -> None:
+    """Keep what was found, close what is gone, and remember when to look again at what is not ripe yet."""
+    conn.execute(FOUND, {"as_of": as_of, "is_scoped": not is_full})
+    findings.record(
+        conn,
+        subject=SUBJECT,
+        closing=closing,
+        warnings=warnings,
+        merchant_ids=merchant_ids,
+        run_id=run_id,
+        is_scoped=not is_full,
+    )
+    conn.execute(FORGET_LOOKS, {"as_of": as_of, "is_full": is_full})
+    conn.execute(PLAN_LOOKS, {"as_of": as_of})
+    conn.execute(EMPTY_INBOX)
+
+
+def counts(conn: Connection) -> Mapping[str, tuple[int, int]]:
+    """Return how many payments and subscriptions of each merchant were looked at."""
+    return {row.merchant_id: (row.payments, row.subscriptions) for row in conn.execute(COUNTS)}
+
+
+def _execute(conn: Connection, statement: TextClause, values: Mapping[str, Any]) -> None:
+    conn.execute(statement, {name: values[name] for name in statement._bindparams if name in values})
