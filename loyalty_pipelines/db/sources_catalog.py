@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.source_mapping import RelationName, SourceMapping
+from loyalty_pipelines.domain.source_mapping import FunctionName, RelationName, SourceMapping
 
 RELATION = load("sources/relation")
 COLUMNS = load("sources/columns")
 RELATION_NAMES = load("sources/relation_names")
 TIME_ZONES = load("sources/time_zones")
 RIGHTS = load("sources/rights")
+FUNCTIONS = load("sources/functions")
 CAPTURE_TRIGGERS = load("sources/capture_triggers")
 
 INTEGERS = frozenset({"int2", "int4", "int8"})
@@ -25,6 +26,7 @@ TIMESTAMPS = frozenset({"timestamptz", "timestamp", "date"})
 class ColumnInfo:
     """A column of the shop.
 
+    `has_default`: a row without it gets one, identity included. `is_generated`: a row can't be given one.
     `base_type` is the catalogue's short name (`int8`, `varchar`), domains resolved; empty for types that PostgreSQL
     does not bring along.
     """
@@ -34,6 +36,8 @@ class ColumnInfo:
     base_type: str
     is_enum: bool
     is_not_null: bool
+    has_default: bool
+    is_generated: bool
     collation_schema: str | None
     collation_name: str | None
     is_deterministic: bool
@@ -44,7 +48,9 @@ class RelationInfo:
     """A relation of the shop, its columns in order, and what the current user may do with it.
 
     `kind` is pg_class.relkind: r table, p partitioned table, v view, m materialized view, f foreign table.
-    `hides_rows`: row security keeps rows from the current user. `unique_keys`: the columns of each unique index.
+    `missing_rights`: those of INSERT, UPDATE, DELETE that the current user lacks. `is_writable`: PostgreSQL can do all
+    three, by its own rules for views or by INSTEAD OF triggers. `hides_rows`: row security keeps rows from the current
+    user. `unique_keys`: the columns of each unique index.
     """
 
     schema_name: str
@@ -55,6 +61,8 @@ class RelationInfo:
     can_use_schema: bool
     can_select: bool
     can_trigger: bool
+    missing_rights: str
+    is_writable: bool
     hides_rows: bool
     owner: str
     unique_keys: Sequence[Sequence[str]]
@@ -95,6 +103,17 @@ class Rights:
     is_capture_member: bool
     can_join_capture: bool
     other_owners: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionInfo:
+    """A function of the shop. `fits`: takes one jsonb and returns text. `is_allowed`: the pipeline may call it."""
+
+    schema_name: str
+    function_name: str
+    shown: str
+    fits: bool
+    is_allowed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +158,12 @@ def read_relations(conn: Connection, mapping: SourceMapping) -> Relations:
 def read_relation_names(conn: Connection) -> list[tuple[str, str]]:
     """Return schema and name of every relation that could be mapped."""
     return [(row.schema_name, row.table_name) for row in conn.execute(RELATION_NAMES)]
+
+
+def read_functions(conn: Connection, name: FunctionName) -> list[FunctionInfo]:
+    """Return the functions that `name` may mean: those of its name in any schema, and all of its schema."""
+    rows = conn.execute(FUNCTIONS, {"schema_name": name.schema_name, "function_name": name.name})
+    return [FunctionInfo(**row._mapping) for row in rows]
 
 
 def read_time_zones(conn: Connection) -> list[str]:

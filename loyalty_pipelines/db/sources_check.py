@@ -17,6 +17,7 @@ from loyalty_pipelines.db.sources_catalog import (
     read_rights,
     read_time_zones,
 )
+from loyalty_pipelines.db.sources_fix_check import fix_problems
 from loyalty_pipelines.domain.source_mapping import (
     SOURCE_RELATIONS,
     CaptureMode,
@@ -57,6 +58,7 @@ def find_problems(conn: Connection, mapping: SourceMapping, relations: Relations
         problems.extend(_column_problems(name, part, relation))
         if mapping.capture is CaptureMode.TRIGGER and name in CAPTURED_RELATIONS:
             problems.extend(_trigger_problems(name, relation))
+    problems.extend(fix_problems(conn, mapping, relations))
     return problems
 
 

@@ -40,6 +40,7 @@ MERCHANT_PARAMETER: tuple[LiteralString, LiteralString] = ("p_merchant_id", "tex
 ORDER_PARAMETER: tuple[LiteralString, LiteralString] = ("p_order_id", "text")
 SINCE_PARAMETER: tuple[LiteralString, LiteralString] = ("p_since", "timestamp with time zone")
 SET_PARAMETERS: Parameters = (("p_merchant_ids", "text[]"), ("p_ids", "text[]"))
+MERCHANT_KEY = sql.SQL("k.key_merchant")
 CHANGED_COLUMNS: Columns = [("merchant_id", "text"), ("object_id", "text")]
 
 
@@ -92,14 +93,15 @@ def functions_of(
 # --- conditions on the shop's own columns -----------------------------------------------------------------
 
 
-def merchant_condition(part: MappedRelation, info: RelationInfo, word: sql.Composable) -> sql.Composable:
+def merchant_condition(
+    part: MappedRelation, info: RelationInfo, word: sql.Composable, native: sql.Composable = MERCHANT_KEY
+) -> sql.Composable:
     """Return the comparison of the merchant with `word`: by its own column, the constant, or either."""
     field = SOURCE_RELATIONS["orders"].field("merchant_id")
     constant = default_value(field, part.defaults.get("merchant_id"))
     is_constant = sql.SQL('{} COLLATE "C" = {}').format(word, constant or sql.SQL("NULL"))
     if "merchant_id" not in part.columns:
         return is_constant
-    native = sql.SQL("k.key_merchant")
     is_equal = equals_key(native, info.known(part.columns["merchant_id"]), word)
     if constant is None:
         return is_equal

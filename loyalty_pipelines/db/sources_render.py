@@ -7,6 +7,7 @@ from psycopg import sql
 from loyalty_pipelines.db.sources_capture import capture_statements
 from loyalty_pipelines.db.sources_catalog import InstalledTrigger, Relations, Rights
 from loyalty_pipelines.db.sources_expressions import has_native_key, literal
+from loyalty_pipelines.db.sources_fixes import fix_statements
 from loyalty_pipelines.db.sources_lookups import KEYED, keyed_statements
 from loyalty_pipelines.db.sources_views import view_statement
 from loyalty_pipelines.domain.source_fields import SOURCE_RELATIONS
@@ -33,6 +34,7 @@ def render_script(
     for name in KEYED:
         statements.extend(keyed_statements(SOURCE_RELATIONS[name], mapping, relations))
     statements.extend(grant_statements())
+    statements.extend(fix_statements(mapping, relations))
     statements.extend(capture_statements(mapping, relations, rights, installed))
     return statements
 

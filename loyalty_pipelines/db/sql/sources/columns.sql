@@ -20,6 +20,8 @@ SELECT
     CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text ELSE '' END AS base_type,
     t.typtype = 'e' AS is_enum,
     a.attnotnull AS is_not_null,
+    a.atthasdef OR a.attidentity <> '' OR own.typdefault IS NOT NULL AS has_default,
+    a.attgenerated <> '' OR a.attidentity = 'a' AS is_generated,
     l.collname::text AS collation_name,
     ln.nspname::text AS collation_schema,
     coalesce(l.collisdeterministic, true) AS is_deterministic
@@ -27,6 +29,7 @@ FROM bases AS b
 INNER JOIN pg_catalog.pg_type AS t ON b.type_oid = t.oid AND t.typtype <> 'd'
 INNER JOIN pg_catalog.pg_attribute AS a
     ON a.attrelid = CAST(CAST(:relation_oid AS bigint) AS oid) AND b.attnum = a.attnum
+INNER JOIN pg_catalog.pg_type AS own ON a.atttypid = own.oid
 LEFT JOIN pg_catalog.pg_collation AS l ON a.attcollation = l.oid
 LEFT JOIN pg_catalog.pg_namespace AS ln ON l.collnamespace = ln.oid
 ORDER BY a.attnum;

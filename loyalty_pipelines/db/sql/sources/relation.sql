@@ -9,6 +9,17 @@ SELECT
     has_schema_privilege(n.oid, 'USAGE') AS can_use_schema,
     has_table_privilege(c.oid, 'SELECT') AS can_select,
     has_table_privilege(c.oid, 'TRIGGER') AS can_trigger,
+    array_to_string(
+        ARRAY(
+            SELECT r.privilege
+            FROM unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS r (privilege, position)
+            WHERE NOT has_table_privilege(c.oid, r.privilege)
+            ORDER BY r.position
+        ),
+        ', '
+    ) AS missing_rights,
+    -- 4 says that rows can be updated, 8 that they can be inserted, 16 that they can be deleted.
+    pg_relation_is_updatable(c.oid::regclass, true) & 28 = 28 AS is_writable,
     c.relkind IN ('r', 'p') AND row_security_active(c.oid) AS hides_rows,
     pg_get_userbyid(c.relowner)::text AS owner,
     coalesce(

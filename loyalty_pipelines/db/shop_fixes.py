@@ -1,0 +1,101 @@
+"""Changes the shop's subscriptions and calls its functions, as far as the mapping's section `fixes` allows.
+
+Raw rows are the shop's own values under our names of the columns, as the text of a jsonb: Python's numbers would lose
+digits. `CAST(:row AS jsonb)` stores one, `CAST(row_before AS text)` reads it back. Nothing here commits.
+"""
+
+import json
+from typing import Any
+
+from psycopg import sql
+from sqlalchemy import Connection
+
+from loyalty_pipelines.db import sources
+from loyalty_pipelines.db.statements import load
+from loyalty_pipelines.domain.source_mapping import Fixes, FunctionName
+
+SUBSCRIPTION_ROW = load("fixes/subscription_row")
+PAYMENT_ROW = load("fixes/payment_row")
+LOCK_SUBSCRIPTION = load("fixes/lock_subscription")
+CREATE_SUBSCRIPTION = load("fixes/create_subscription")
+UPDATE_SUBSCRIPTION = load("fixes/update_subscription")
+RESTORE_SUBSCRIPTION = load("fixes/restore_subscription")
+REMOVE_SUBSCRIPTION = load("fixes/remove_subscription")
+LOCK_SUBSCRIPTIONS = load("fixes/lock_subscriptions")
+# Who writes the shop's table meanwhile waits behind this lock: better to give up than to hold up a checkout.
+LOCK_TIMEOUT = "2s"
+
+
+def fixes_of(conn: Connection) -> Fixes | None:
+    """Return what the mapping in force allows; None when it has no section `fixes`. Raises as `require_mapping`."""
+    return sources.require_mapping(conn).fixes
+
+
+def subscription_row(conn: Connection, merchant_id: str, subscription_id: str) -> str | None:
+    """Return the shop's own values of a subscription; None when there is none."""
+    return conn.execute(SUBSCRIPTION_ROW, {"merchant_id": merchant_id, "subscription_id": subscription_id}).scalar_one()
+
+
+def payment_row(conn: Connection, merchant_id: str, payment_id: str) -> str | None:
+    """Return the shop's own values of a payment; None when there is none."""
+    return conn.execute(PAYMENT_ROW, {"merchant_id": merchant_id, "payment_id": payment_id}).scalar_one()
+
+
+def lock_subscription(conn: Connection, merchant_id: str, subscription_id: str) -> str | None:
+    """Return the shop's own values of a subscription and lock its row; None when there is none."""
+    return conn.execute(
+        LOCK_SUBSCRIPTION, {"merchant_id": merchant_id, "subscription_id": subscription_id}
+    ).scalar_one()
+
+
+def create_subscription(conn: Connection, values: dict[str, Any]) -> str:
+    """Add a subscription with `values`, by our field names and in our terms; return its id.
+
+    A `subscription_id` counts where the shop's key is a text or UUID; otherwise the shop numbers its own.
+    """
+    return conn.execute(CREATE_SUBSCRIPTION, {"given": _json(values)}).scalar_one()
+
+
+def update_subscription(conn: Connection, merchant_id: str, subscription_id: str, changes: dict[str, Any]) -> bool:
+    """Set status, current_period_start, current_period_end or cancelled_at, in our terms; False without such a row."""
+    values = {"merchant_id": merchant_id, "subscription_id": subscription_id, "changes": _json(changes)}
+    return conn.execute(UPDATE_SUBSCRIPTION, values).scalar_one()
+
+
+def restore_subscription(conn: Connection, merchant_id: str, subscription_id: str, row: str) -> bool:
+    """Put back a row exactly as `subscription_row` gave it; False without such a row."""
+    values = {"merchant_id": merchant_id, "subscription_id": subscription_id, "raw_row": row}
+    return conn.execute(RESTORE_SUBSCRIPTION, values).scalar_one()
+
+
+def remove_subscription(conn: Connection, merchant_id: str, subscription_id: str) -> bool:
+    """Delete a subscription; False when there is none."""
+    return conn.execute(
+        REMOVE_SUBSCRIPTION, {"merchant_id": merchant_id, "subscription_id": subscription_id}
+    ).scalar_one()
+
+
+def call_function(conn: Connection, name: FunctionName, plan: dict[str, Any]) -> str | None:
+    """Call a function of the shop with `plan` as jsonb and return its text."""
+    call = sql.SQL("SELECT {}(CAST({} AS jsonb))").format(
+        sql.Identifier(name.schema_name, name.name), sql.Literal(_json(plan))
+    )
+    statement = call.as_string(conn.connection.driver_connection)  # type: ignore[arg-type]
+    # Without parameters, so that a percent sign in a name stays one.
+    return conn.exec_driver_sql(statement, execution_options={"no_parameters": True}).scalar_one()
+
+
+def lock_subscriptions(conn: Connection) -> None:
+    """Keep everybody else from writing the shop's subscriptions until the transaction ends.
+
+    Waits 2 seconds at most; then the driver's lock_not_available is raised, and the caller rolls back.
+    """
+    previous_timeout = conn.execute(sources.GET_LOCK_TIMEOUT).scalar_one()
+    conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": LOCK_TIMEOUT})
+    conn.execute(LOCK_SUBSCRIPTIONS)
+    conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": previous_timeout})
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Return the value as JSON; amounts and instants become texts, which keep every digit."""
+    return json.dumps(value, default=str)
