@@ -14,7 +14,7 @@ from sqlalchemy import Connection, TextClause
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.source_mapping import CaptureMode, SourceMapping
-from loyalty_pipelines.domain.subscriptions import CLASSES, JOB, RELATIONS, SUBJECT, MismatchClass
+from loyalty_pipelines.domain.subscriptions import CLASSES, JOB, RELATIONS, SUBJECT, MismatchClass, Suspicion
 
 LOCK = load("subscriptions/lock")
 UNLOCK = load("subscriptions/unlock")
@@ -31,6 +31,8 @@ POLL_CURSOR = load("subscriptions/poll_cursor")
 POLL = load("subscriptions/poll")
 MOVE_POLL_CURSOR = load("subscriptions/move_poll_cursor")
 CHANGED = load("subscriptions/changed")
+CHOSEN_OBJECTS = load("subscriptions/chosen_objects")
+SUSPICIONS = load("subscriptions/suspicions")
 TOUCHED = [
     load(f"subscriptions/{name}")
     for name in (
@@ -127,10 +129,32 @@ def let_go(conn: Connection, *, is_every_merchant: bool) -> None:
 def read_what_changed(conn: Connection, *, as_of: datetime) -> None:
     """Let the classes read the rows of those customers, orders and subscriptions that something changed of."""
     conn.execute(CHANGED, {"as_of": as_of, "subject": SUBJECT})
+    _read_touched(conn)
+    conn.execute(LOOKED_AT)
+
+
+def read_objects(conn: Connection, objects: Sequence[tuple[str, str, str]]) -> None:
+    """Let the classes read what belongs to these objects: merchant, relation (`payments` ...), id of each."""
+    conn.execute(
+        CHOSEN_OBJECTS,
+        {
+            "merchant_ids": [merchant_id for merchant_id, _, _ in objects],
+            "relations": [relation for _, relation, _ in objects],
+            "object_ids": [object_id for _, _, object_id in objects],
+        },
+    )
+    _read_touched(conn)
+
+
+def suspicions(conn: Connection) -> Sequence[Suspicion]:
+    """Return what the classes that were looked for suspect, ripe or not."""
+    return [Suspicion(**row) for row in conn.execute(SUSPICIONS).mappings()]
+
+
+def _read_touched(conn: Connection) -> None:
     for statement in TOUCHED:
         conn.execute(statement)
     conn.execute(ANALYZE_SOURCES)
-    conn.execute(LOOKED_AT)
 
 
 def prepare_rows(conn: Connection, mapping: SourceMapping, *, as_of: datetime) -> None:

@@ -36,7 +36,8 @@ SELECT
     jsonb_strip_nulls(jsonb_build_object(
         'payment_id', p.payment_id, 'order_id', p.order_id, 'customer_id', p.customer_id, 'plan_id', p.plan_id,
         'subscription_id', p.subscription_id, 'subscription_status', p.subscription_status, 'amount', p.amount,
-        'refunded_amount', p.refunded_amount, 'currency', p.currency, 'captured_at', p.captured_at,
+        'refunded_amount', p.refunded_amount, 'currency', p.currency, 'plan_amount', p.plan_amount,
+        'captured_at', p.captured_at,
         'period_start', p.start_at, 'period_end', CASE WHEN pl.lasts < interval '100 years' THEN p.end_at END
     )),
     p.captured_at + greatest(interval '10 minutes', m.grace)
