@@ -1,8 +1,7 @@
-"""One batch of fixes of one merchant, in its caller's transaction: locked, asked again, written, marked. Never commits."""
+"""A batch of fixes of one merchant, in its caller's transaction: locked, asked again, written, marked."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -139,11 +138,11 @@ def apply_batch(
             budget.give_back(plan)
             fix_plans.mark_failed(conn, plan.plan_id, batch.failed[plan.plan_id], run_id=run.run_id)
     kept = {one.plan_id for one in taken}
-    return list(_outcomes(run, chosen, reasons, batch.failed, kept)), later
+    return list(_outcomes(chosen, reasons, batch.failed, kept)), later
 
 
 def _outcomes(
-    run: FixRun, chosen: Sequence[FixPlan], reasons: Mapping[int, str], failed: Mapping[int, str], kept: set[int]
+    chosen: Sequence[FixPlan], reasons: Mapping[int, str], failed: Mapping[int, str], kept: set[int]
 ) -> Iterator[FixOutcome]:
     for plan in chosen:
         if plan.plan_id in reasons:
@@ -234,8 +233,8 @@ def _misfit(plan: FixPlan, target: FixTarget | None, run: FixRun, now: datetime)
 def _write(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     awards = [one for one in plans if one.action == AWARD]
     called = [one for one in plans if run.function(one.action)]
-    creations = [one for one in plans if one.action == CREATE and one not in called]
-    updates = [one for one in plans if one.action == UPDATE and one not in called]
+    creations = [one for one in plans if one.action == CREATE and not run.function(CREATE)]
+    updates = [one for one in plans if one.action == UPDATE and not run.function(UPDATE)]
     _together(conn, batch, creations, lambda some: _create(conn, batch, some))
     _together(conn, batch, updates, lambda some: _change(conn, batch, some))
     if awards:

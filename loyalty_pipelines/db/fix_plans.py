@@ -1,4 +1,4 @@
-"""Fix plans: made of open findings, approved, locked, asked again, marked. Functions take a connection and never commit."""
+"""Fix plans: made of open findings, approved, locked, asked again, marked. Nothing here commits."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

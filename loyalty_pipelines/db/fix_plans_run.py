@@ -4,16 +4,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from loyalty_pipelines.db import fix_plans, fix_undo, sources, subscription_settings, subscriptions, subscriptions_run
 from loyalty_pipelines.db.drain import short_text
-from loyalty_pipelines.db.engine import is_connection_loss, is_transient, reading, with_retries
+from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.db.fix_batch import Budget, FixRun, ShopIsBusyError, apply_batch
 from loyalty_pipelines.domain.fix_errors import NoSuchPlanError
 from loyalty_pipelines.domain.fix_plans import BATCH, FixOutcome, FixPlan, MerchantFixes, PlanRefusal
+
+Number = TypeVar("Number", int, Decimal)
 
 
 def plan_fixes(
@@ -64,15 +67,15 @@ def apply_fixes(
 ) -> Iterator[MerchantFixes]:
     """Apply automatic plans, planning missing ones first, and those that a person approved; yield each merchant.
 
-    Each fix is asked about again under lock before it is written. `is_dry_run` does the same and rolls it back; it calls
-    no function of the shop. `max_fixes` and `max_money` only lower a merchant's limits. `plan_ids`: only these plans. A
+    Each fix is asked about again under lock before it is written. `is_dry_run` does the same and rolls it back; it
+    calls no function of the shop. `max_fixes` and `max_money` only lower a merchant's limits. `plan_ids`: only these plans. A
     merchant that the database refuses stops no other: its `failure` says why. At the end what was fixed is compared.
     """
     with reading(engine) as conn:
         mapping = sources.require_mapping(conn)
         sources.require_columns(conn)
         names = _merchants(conn, merchants, plan_ids)
-        settings = {one: subscription_settings.get(conn, one) for one in names}
+        settings = subscription_settings.get_all(conn, names)
     run = FixRun(mapping=mapping, actor=actor, run_id=run_id, is_dry_run=is_dry_run)
     changed: list[str] = []
     for name in names:
@@ -104,7 +107,7 @@ def undo_plan(engine: Engine, plan_id: int, *, actor: str) -> FixPlan:
     return undone
 
 
-def _lower(setting, argument):  # noqa: ANN001, ANN202 - int or Decimal, as the setting is
+def _lower(setting: Number, argument: Number | None) -> Number:
     return setting if argument is None else min(setting, argument)
 
 

@@ -1,5 +1,6 @@
-"""How a merchant's payments and subscriptions are compared and put right. Functions take a connection and never commit."""
+"""How a merchant's payments and subscriptions are compared and put right. Nothing here commits."""
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from sqlalchemy import Connection
@@ -21,8 +22,14 @@ RANGES = {
 
 def get(conn: Connection, merchant_id: str) -> SubscriptionSettings:
     """Return a merchant's settings; the defaults where nobody has set any."""
-    row = conn.execute(SETTINGS, {"merchant_ids": [merchant_id]}).mappings().one_or_none()
-    return SubscriptionSettings(merchant_id=merchant_id) if row is None else SubscriptionSettings(**row)
+    return get_all(conn, [merchant_id])[merchant_id]
+
+
+def get_all(conn: Connection, merchant_ids: Sequence[str]) -> Mapping[str, SubscriptionSettings]:
+    """Return the settings of each of these merchants."""
+    rows = conn.execute(SETTINGS, {"merchant_ids": list(merchant_ids)}).mappings()
+    known = {row["merchant_id"]: SubscriptionSettings(**row) for row in rows}
+    return {one: known.get(one) or SubscriptionSettings(merchant_id=one) for one in merchant_ids}
 
 
 def save(conn: Connection, settings: SubscriptionSettings, *, actor: str) -> SubscriptionSettings:

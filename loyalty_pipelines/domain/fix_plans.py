@@ -171,7 +171,7 @@ class MerchantFixes:
 
     def __post_init__(self) -> None:
         """Count once."""
-        counts = dict.fromkeys(("applied", "stale", "failed", "skipped"), 0)
+        counts: dict[str, int] = {"applied": 0, "stale": 0, "failed": 0, "skipped": 0}
         for one in self.outcomes:
             counts[one.outcome] += 1
         object.__setattr__(self, "counts", counts)

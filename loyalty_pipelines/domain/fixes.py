@@ -90,8 +90,7 @@ def _paid_without_subscription(target: FixTarget, means: Means, now: datetime) -
     paid = f"payment {target.object_id} paid {_amount(target, 'amount')} {target.currency or ''}".rstrip()
     when = "from the time of applying" if AT_APPLYING in period.values() else f"from {start:%Y-%m-%d %H:%M} UTC"
     if target.evidence.get("subscription_status") == "incomplete":
-        found = _update(target, means, {"status": "active", **period}, f"{paid}: it becomes active, {when}")
-        return found
+        return _update(target, means, {"status": "active", **period}, f"{paid}: it becomes active, {when}")
     _require(means, CREATE, "make the subscription in the shop: the finding closes when the shop shows it")
     after = {
         "merchant_id": target.merchant_id,
@@ -144,7 +143,7 @@ def _update(target: FixTarget, means: Means, after: Mapping[str, Any], why: str)
 
 
 def _cancel(why: str) -> Callable[[FixTarget, Means, datetime], Fix]:
-    def fix(target: FixTarget, means: Means, now: datetime) -> Fix:
+    def fix(target: FixTarget, means: Means, _now: datetime) -> Fix:
         return _update(target, means, {"status": "cancelled", "cancelled_at": AT_APPLYING}, f"it is cancelled, {why}")
 
     return fix
@@ -173,7 +172,7 @@ def _partly_refunded(target: FixTarget, means: Means, now: datetime) -> Fix:
     return _update(target, means, after, why)
 
 
-def _period_gap(target: FixTarget, means: Means, now: datetime) -> Fix:
+def _period_gap(target: FixTarget, means: Means, _now: datetime) -> Fix:
     if target.object_type != "subscription":
         raise _RefusedError(HUMAN)
     until = _instant(target, "paid_until")
@@ -185,7 +184,7 @@ def _period_gap(target: FixTarget, means: Means, now: datetime) -> Fix:
     return _update(target, means, after, why)
 
 
-def _refund(target: FixTarget, means: Means, now: datetime) -> Fix:
+def _refund(target: FixTarget, means: Means, _now: datetime) -> Fix:
     refunded = _amount(target, "refunded_amount")
     amount = _amount(target, "amount") - refunded
     if target.class_name == "amount_differs":
@@ -208,7 +207,7 @@ def _refund(target: FixTarget, means: Means, now: datetime) -> Fix:
     )
 
 
-def _ask(target: FixTarget, means: Means, now: datetime) -> Fix:
+def _ask(target: FixTarget, means: Means, _now: datetime) -> Fix:
     _require(means, ASK, "ask the payment provider: the finding closes when the shop shows what became of it")
     stage = target.evidence.get("stage")
     return Fix(
@@ -223,7 +222,7 @@ def _ask(target: FixTarget, means: Means, now: datetime) -> Fix:
     )
 
 
-def _award(target: FixTarget, means: Means, now: datetime) -> Fix:
+def _award(target: FixTarget, _means: Means, _now: datetime) -> Fix:
     return Fix(
         action=AWARD,
         target_id=target.object_id,
