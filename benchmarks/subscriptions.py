@@ -68,6 +68,12 @@ def prepare(server: EmbeddedServer, *, merchants: int, subscriptions: int) -> st
     return url
 
 
+def places(subscriptions: int, number: int) -> dict[str, int]:
+    """Return which rows change: others each time, all over the tables."""
+    every = subscriptions // 600
+    return {"every": every, **{name: (17 * number + 5 * k) % every for k, name in enumerate(("first", "second", "third"))}}
+
+
 def compare(engine: Engine, *, is_full: bool) -> float:
     """Do one check of everything or of what changed; return the seconds."""
     started = time.monotonic()
@@ -107,7 +113,7 @@ def fix(engine: Engine, url: str, *, number: int, merchants: int) -> tuple[float
     return fixed, at_once, one_by_one
 
 
-def measure(engine: Engine, url: str, *, number: int, merchants: int) -> dict[str, float]:
+def measure(engine: Engine, url: str, *, number: int, merchants: int, subscriptions: int) -> dict[str, float]:
     """One iteration of everything."""
     bare = "".join(script("subscriptions_bare"))
     changes = []
@@ -119,8 +125,7 @@ def measure(engine: Engine, url: str, *, number: int, merchants: int) -> dict[st
         after = timed(conn, bare)
         # A quarter of a second: whatever else the machine does at that moment shows, so it is done several times.
         for step in range(SMALLER_CHECKS):
-            place = 20 * (SMALLER_CHECKS * number + step) + 1
-            for statement in script("subscriptions_changes", every=600, number=place):
+            for statement in script("subscriptions_changes", **places(subscriptions, SMALLER_CHECKS * number + step)):
                 conn.execute(statement.encode())
             noted = conn.execute("SELECT count(*) FROM loyalty.subscription_inbox").fetchone()
             assert noted is not None
@@ -177,7 +182,8 @@ def main(runs: int, subscriptions: int, merchants: int) -> None:
         engine = connect(url)
         print(json.dumps({"first check": compare(engine, is_full=True)}), flush=True)
         measured = [
-            measure(engine, url, number=number, merchants=merchants) for number in range(runs + 1)
+            measure(engine, url, number=number, merchants=merchants, subscriptions=subscriptions)
+            for number in range(runs + 1)
         ][1:]
         engine.dispose()
         server.stop()
