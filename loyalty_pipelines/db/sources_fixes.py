@@ -157,8 +157,8 @@ def sequence_grants(info: RelationInfo) -> Iterator[sql.Composable]:
 def order_lock(mapping: SourceMapping, relations: Relations) -> Iterator[sql.Composable]:
     """Yield the function that locks orders, in the order of their ids, as a shop does that makes a subscription of one.
 
-    It runs as whoever applied the mapping: the pipeline has no right to change orders, and gets none. Where that one has
-    none either, or the orders are a view that nothing can be locked in, it returns false: no order is locked then.
+    It runs as whoever applied the mapping: the pipeline has no right to change orders, and gets none. Where that one
+    has none either, or the orders are a view that nothing can be locked in, it returns false: none is locked then.
     """
     part, info = mapping.orders, relations["orders"]
     is_order = sql.SQL("{}\n            AND {}").format(
