@@ -165,11 +165,14 @@ CREATE FUNCTION loyalty.plan_price(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
     -- What a payment for a plan has to be: its price less the order's discount and the points redeemed on it. NULL: not known.
-    SELECT greatest(
-        plan_amount - coalesce(discount_amount, 0)
-        - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
-        0
-    )
+    -- CASE, because greatest() takes no notice of NULL: what is for no plan would have to cost 0.
+    SELECT CASE
+        WHEN plan_amount IS NOT NULL THEN greatest(
+            plan_amount - coalesce(discount_amount, 0)
+            - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
+            0
+        )
+    END
 $function$;
 
 -- Rights --------------------------------------------------------------------------------------------------

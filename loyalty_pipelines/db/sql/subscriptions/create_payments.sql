@@ -42,6 +42,7 @@ SELECT
     coalesce(d.amount, b.amount) AS subscription_amount,
     coalesce(d.currency, b.currency) AS subscription_currency,
     coalesce(d.cancelled_at, b.cancelled_at) AS cancelled_at,
+    coalesce(d.current_period_end, b.current_period_end) AS subscription_end_at,
     o.order_id IS NOT NULL AS is_order_known,
     o.total_amount AS order_amount,
     o.discount_amount,

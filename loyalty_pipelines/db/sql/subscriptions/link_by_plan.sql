@@ -9,7 +9,8 @@ SET
     subscription_status = chosen.status,
     subscription_amount = chosen.amount,
     subscription_currency = chosen.currency,
-    cancelled_at = chosen.cancelled_at
+    cancelled_at = chosen.cancelled_at,
+    subscription_end_at = chosen.end_at
 FROM (
     SELECT DISTINCT ON (c.merchant_id, c.payment_id)
         c.merchant_id,
@@ -18,7 +19,8 @@ FROM (
         s.status,
         s.amount,
         s.currency,
-        s.cancelled_at
+        s.cancelled_at,
+        s.end_at
     FROM checked_payments AS c
     INNER JOIN checked_subscriptions AS s
         ON s.merchant_id = c.merchant_id AND s.customer_id = c.customer_id AND s.plan_id = c.plan_id
