@@ -263,6 +263,14 @@ def a_renewal_that_was_dunned_for_two_weeks(s: SubscriptionShop):
     s.subscribed(at=day(-30), subscription={"status": "past_due"})
 
 
+@fires(unpaid("s1", after=-DAY))
+def an_old_subscription_still_called_active_beside_a_new_one(s: SubscriptionShop):
+    s.subscribed(name="1", at=day(-90))
+    s.subscription("s2")
+    s.order("o2")
+    s.payment("p2", order="o2")
+
+
 @quiet(until=3 * DAY)
 def a_renewal_that_is_late_by_less_than_three_days(s: SubscriptionShop):
     s.subscribed(at=day(-30))
@@ -965,6 +973,11 @@ def a_guest_who_buys_goods(s: SubscriptionShop):
 def a_payment_whose_customer_only_the_subscription_names(s: SubscriptionShop):
     s.subscription()
     s.payment(subscription="s", period=(day(0), day(30)))
+
+
+@quiet()
+def a_guest_order_whose_subscription_names_the_customer(s: SubscriptionShop):
+    s.subscribed(order={"customer": None})
 
 
 # pending_too_long ----------------------------------------------------------------------------------------

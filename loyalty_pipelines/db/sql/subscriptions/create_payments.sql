@@ -9,7 +9,7 @@ SELECT
     p.payment_id,
     p.order_id,
     p.subscription_id AS named_subscription_id,
-    coalesce(p.customer_id, o.customer_id, d.customer_id) AS customer_id,
+    coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id) AS customer_id,
     cu.customer_id IS NOT NULL AS is_customer_known,
     p.status,
     p.source_status,
@@ -56,7 +56,7 @@ LEFT JOIN source_subscriptions AS b
 LEFT JOIN loyalty_source.plans AS pl
     ON pl.merchant_id = p.merchant_id AND pl.plan_id = coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id)
 LEFT JOIN loyalty_source.customers AS cu
-    ON cu.merchant_id = p.merchant_id AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id)
+    ON cu.merchant_id = p.merchant_id AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
 WHERE
     p.subscription_id IS NOT NULL
     OR b.subscription_id IS NOT NULL

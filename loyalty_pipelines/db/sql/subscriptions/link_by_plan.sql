@@ -1,7 +1,7 @@
 -- Payments that name no subscription, and whose order none names: a renewal with an order of its own, in a shop that links only
 -- the first one. They belong to the customer's subscription to that plan whose life their period reaches into; live ones first.
 -- Where a customer may have a plan several times, a subscription that another order has just made is no other payment's. A
--- payment never goes by an e-mail address. Reads the few payments that are left.
+-- payment never goes by an e-mail address. Of several, the one that is in the period that it pays for. Reads the few payments that are left.
 UPDATE checked_payments AS p
 SET
     subscription_id = chosen.subscription_id,
@@ -39,6 +39,13 @@ FROM (
             AND s.order_id IS NOT NULL
             AND s.created_at > c.start_at - coalesce(pl.lasts, interval '1 month') / 2
         )
-    ORDER BY c.merchant_id, c.payment_id, s.is_live DESC, s.is_kept DESC, s.created_at, s.subscription_id
+    ORDER BY
+        c.merchant_id,
+        c.payment_id,
+        s.is_live DESC,
+        s.is_kept DESC,
+        coalesce(c.start_at > s.start_at - interval '1 day' AND c.start_at < coalesce(s.end_at, 'infinity'), false) DESC,
+        s.created_at,
+        s.subscription_id
 ) AS chosen
 WHERE p.merchant_id = chosen.merchant_id AND p.payment_id = chosen.payment_id;
