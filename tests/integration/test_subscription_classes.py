@@ -30,13 +30,14 @@ INSTANTS = [NOW + grace + step for grace in GRACES for step in (-SECOND, SECOND)
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A finding: what, who may put it right, what it costs, and how long after NOW it is first reported."""
+    """A finding: what, who may put it right, what it costs, and how long `after` it began, `since` NOW, it is reported."""
 
     found: Found
     policy: str
     money: str
     severity: str
     after: timedelta
+    since: timedelta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +59,18 @@ QUIET: list[Scenario] = []
 
 
 def finding(
-    class_name: str, object_type: str, object_id: str, *, policy: str, severity: str, after: timedelta, money: str = "30"
+    class_name: str,
+    object_type: str,
+    object_id: str,
+    *,
+    policy: str,
+    severity: str,
+    after: timedelta,
+    money: str = "30",
+    since: timedelta = timedelta(0),
 ) -> Expected:
-    return Expected(
-        found=(class_name, object_type, object_id), policy=policy, money=money, severity=severity, after=after
-    )
+    found = (class_name, object_type, object_id)
+    return Expected(found=found, policy=policy, money=money, severity=severity, after=after, since=since)
 
 
 def fires(*expected: Expected, until: timedelta = 15 * DAY, is_late: bool = False) -> Callable[[Any], Any]:
@@ -220,7 +228,9 @@ def a_payment_whose_customer_can_only_be_guessed_by_the_address(s: SubscriptionS
 # subscription_without_payment ----------------------------------------------------------------------------
 
 
-def unpaid(subscription: str = "s", after: timedelta = 3 * DAY, money: str = "30") -> Expected:
+def unpaid(
+    subscription: str = "s", after: timedelta = 3 * DAY, money: str = "30", since: timedelta = timedelta(0)
+) -> Expected:
     return finding(
         "subscription_without_payment",
         "subscription",
@@ -229,6 +239,7 @@ def unpaid(subscription: str = "s", after: timedelta = 3 * DAY, money: str = "30
         severity="error",
         after=after,
         money=money,
+        since=since,
     )
 
 
@@ -263,7 +274,7 @@ def a_renewal_that_was_dunned_for_two_weeks(s: SubscriptionShop):
     s.subscribed(at=day(-30), subscription={"status": "past_due"})
 
 
-@fires(unpaid("s1", after=-DAY))
+@fires(unpaid("s1", since=-60 * DAY))
 def an_old_subscription_still_called_active_beside_a_new_one(s: SubscriptionShop):
     s.subscribed(name="1", at=day(-90))
     s.subscription("s2")
@@ -1218,7 +1229,7 @@ def observed(module_engine: Engine) -> Observed:
 
 
 def expected_at(scenario: Scenario, as_of: datetime, grace: timedelta) -> set[Found]:
-    return {one.found for one in scenario.expected if NOW + max(one.after, grace) <= as_of}
+    return {one.found for one in scenario.expected if NOW + one.since + max(one.after, grace) <= as_of}
 
 
 NOTHING = timedelta(0)
