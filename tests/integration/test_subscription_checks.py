@@ -255,8 +255,9 @@ def test_times_that_are_none_hide_nothing(shop: Shop, full: bool):
             s.payment(f"p{number}-1", subscription=f"s{number}", period=(start, end), at=day(-2))
             s.payment(f"p{number}-2", subscription=f"s{number}", period=(start, end), at=day(-1))
             s.payment(f"p{number}-3", subscription=f"s{number}", period=(day(-1), day(29)), refunded=10)
-        s.subscription("s3", period=(start, end), created_at=day(-3), updated_at=day(-3), cancelled_at=start)
+        s.subscription("s3", customer="eve", period=(start, end), created_at=day(-3), updated_at=day(-3), cancelled_at=start)
         s.payment("none", status="captured", subscription="s3", captured_at=None, created_at="infinity", updated_at="infinity")
+        s.payment("none-2", status="captured", subscription="s3", captured_at="infinity", created_at="-infinity")
         s.payment("late", status="pending", subscription="s3", created_at="-infinity", updated_at="-infinity")
         for number in "12":
             s.subscription(f"twice-{number}", customer="dora", period=(start, end), created_at=day(-3), updated_at=day(-3))
@@ -271,8 +272,8 @@ def test_text_that_is_garbage_hides_nothing(seller: SubscriptionShop, full: bool
     assert seller.compared() == set()
     garbage = ["", " ", "\U0001f4a9", "'; DROP TABLE x; --", "a" * 5000, "{{7*7}}", "\r\nBcc: x", "\u202e", "\\", "%s"]
     for number, word in enumerate(garbage):
-        seller.payment(f"w{number}{word[:2000]}", order=word, subscription=word, customer_id=word, plan_id=word, status=word)
-        seller.subscription(f"s{number}", customer=word, plan=word, order=word, status=word, currency=word)
+        seller.payment(f"w{number}{word[:2000]}", order=word, subscription=word, customer_id=word, plan_id=word, status=word, at=day(-1))
+        seller.subscription(f"s{number}", customer=word, plan=word, order=word, status=word, currency=word, period=(day(-1), day(29)))
         seller.plan(f"plan{number}", interval=word, currency=word)
     paid_for_nothing(seller)
     is_open = seller.compared(full=full)
@@ -563,7 +564,8 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
     new = f"x{number}"
     kind = rng.choice(["order", "payment", "payment", "subscription", "subscription", "change", "change", "delete"])
     table = rng.choice([name for name, ids in known.items() if ids] or ["none"])
-    if table == "none" and kind in ("change", "delete"):
+    # A deleted order is left to the nights: no trigger tells of it.
+    if table == "none" and kind in ("change", "delete") or (kind, table) == ("delete", "orders"):
         kind = "order"
     status = {
         "payments": rng.choice(["captured", "captured", "refunded", "failed", "pending", "unknown", "disputed", "odd"]),
@@ -647,7 +649,7 @@ def test_looking_at_what_changed_finds_what_looking_at_everything_finds(shop: Sh
     as_of = NOW
     for number in range(45):
         for _ in range(rng.choice([1, 1, 2, 3])):
-            done.append(random_step(rng, pair, number * 10 + len(done) % 10 + 1000 * len(done), known))
+            done.append(random_step(rng, pair, len(done), known))
         as_of += timedelta(minutes=rng.choice([0, 1, 7, 30, 240, 3000]))
         compared(shop, full=False, as_of=as_of, merchants=["changes"])
         compared(shop, full=True, as_of=as_of, merchants=["everything"])

@@ -17,10 +17,13 @@ CREATE TABLE loyalty.subscription_inbox (
     merchant_id text COLLATE "C" NOT NULL,
     object_id text COLLATE "C" NOT NULL,
     noted_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT subscription_inbox_relation_is_known CHECK (relation IN ('orders', 'payments', 'subscriptions'))
+    CONSTRAINT subscription_inbox_relation_is_known CHECK (
+        relation IN ('orders', 'payments', 'subscriptions', 'customers')
+    )
 );
 COMMENT ON TABLE loyalty.subscription_inbox IS
-'Orders, payments and subscriptions that the shop changed since they were compared. Triggers write it, a check empties it.';
+'Orders, payments and subscriptions that the shop changed since they were compared, and whose they no longer are. Triggers
+write it, a check empties it.';
 
 CREATE TABLE loyalty.subscription_looks (
     merchant_id text COLLATE "C" NOT NULL,

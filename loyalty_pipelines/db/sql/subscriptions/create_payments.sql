@@ -22,15 +22,27 @@ SELECT
         ELSE 0
     END AS refunded_amount,
     p.currency,
-    coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at) AS captured_at,
-    coalesce(p.created_at, p.captured_at, p.updated_at, o.updated_at) AS created_at,
+    -- No time, an infinite one and one of the Stone Age: calculating with those is refused for everybody.
+    least(
+        greatest(coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at, o.updated_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS captured_at,
+    least(
+        greatest(coalesce(p.created_at, p.captured_at, p.updated_at, o.updated_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS created_at,
     -- When a refund or a dispute came, where the shop says so: grace is counted from it.
-    coalesce(p.updated_at, p.captured_at, p.created_at) AS changed_at,
-    coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at) AS start_at,
-    coalesce(
-        p.period_end,
-        coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at)
-        + coalesce(loyalty.plan_interval(pl.interval), interval '100 years')
+    least(
+        greatest(coalesce(p.updated_at, p.captured_at, p.created_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS changed_at,
+    times.start_at,
+    least(
+        greatest(
+            coalesce(p.period_end, times.start_at + coalesce(loyalty.plan_interval(pl.interval), interval '100 years')),
+            timestamptz '1900-01-01 00:00+00'
+        ),
+        timestamptz '3200-01-01 00:00+00'
     ) AS end_at,
     p.period_start IS NOT NULL AND p.period_end IS NOT NULL AS is_period_given,
     coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id) AS plan_id,
@@ -57,6 +69,16 @@ LEFT JOIN loyalty_source.plans AS pl
     ON pl.merchant_id = p.merchant_id AND pl.plan_id = coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id)
 LEFT JOIN loyalty_source.customers AS cu
     ON cu.merchant_id = p.merchant_id AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
+CROSS JOIN LATERAL (
+    SELECT
+        least(
+            greatest(
+                coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at, o.updated_at),
+                timestamptz '1900-01-01 00:00+00'
+            ),
+            timestamptz '3000-01-01 00:00+00'
+        ) AS start_at
+) AS times
 WHERE
     p.subscription_id IS NOT NULL
     OR b.subscription_id IS NOT NULL
