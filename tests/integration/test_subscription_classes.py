@@ -401,6 +401,13 @@ def one_order_that_route_and_webhook_both_made_a_subscription_of(s: Subscription
     s.subscription("s2", order="o1", created_at=NOW - SECOND * 0)
 
 
+@fires(twice("s2", "A"), twice("s3", "A"), unpaid("s2"), unpaid("s3"))
+def one_order_that_became_three_subscriptions(s: SubscriptionShop):
+    s.subscribed(name="1", at=NOW - MINUTE)
+    s.subscription("s2", order="o1")
+    s.subscription("s3", order="o1")
+
+
 @fires(twice("s2", "H"))
 def two_paid_subscriptions_to_one_plan(s: SubscriptionShop):
     s.subscribed(at=day(-10), name="1")
