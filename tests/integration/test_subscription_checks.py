@@ -574,6 +574,7 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
         return rng.choice([*(one for one, whose in known[relation].items() if whose == customer), None, f"gone-{customer}"])
 
     order, subscription = other("orders"), other("subscriptions")
+    known_order = None if order == f"gone-{customer}" else order
     plan = rng.choice(["basic", "pro", "seat", None])
     period = rng.choice([None, (at, at + timedelta(days=30)), (day(0), day(30))])
     new = f"x{number}"
@@ -600,7 +601,7 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
                 {"status": status["subscriptions"]},
                 {"cancelled_at": at},
                 {"customer_id": rng.choice([customer, None])},
-                {"order_id": order},
+                {"order_id": known_order},
                 {"plan_id": plan},
                 {"period_start": at, "period_end": at + timedelta(days=30)},
             ]
@@ -629,7 +630,7 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
                 new,
                 customer=customer,
                 plan=plan,
-                order=order,
+                order=known_order,
                 status=status["subscriptions"],
                 period=period or (at, at + timedelta(days=30)),
             )

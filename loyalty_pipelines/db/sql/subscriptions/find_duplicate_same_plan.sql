@@ -1,4 +1,4 @@
--- Live twice for one plan that a customer may have once. Automatic where exactly one of them is unpaid: that one ends.
+-- Live twice for one plan that a customer may have once. Automatic where one is paid and others are not: those end.
 -- One that begins when the other one ends is its next period.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
