@@ -17,10 +17,13 @@ CREATE TABLE loyalty.subscription_inbox (
     merchant_id text COLLATE "C" NOT NULL,
     object_id text COLLATE "C" NOT NULL,
     noted_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT subscription_inbox_relation_is_known CHECK (relation IN ('orders', 'payments', 'subscriptions'))
+    CONSTRAINT subscription_inbox_relation_is_known CHECK (
+        relation IN ('orders', 'payments', 'subscriptions', 'customers')
+    )
 );
 COMMENT ON TABLE loyalty.subscription_inbox IS
-'Orders, payments and subscriptions that the shop changed since they were compared. Triggers write it, a check empties it.';
+'Orders, payments and subscriptions that the shop changed since they were compared, and whose they no longer are. Triggers
+write it, a check empties it.';
 
 CREATE TABLE loyalty.subscription_looks (
     merchant_id text COLLATE "C" NOT NULL,
@@ -169,11 +172,14 @@ CREATE FUNCTION loyalty.plan_price(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
     -- What a payment for a plan has to be: its price less the order's discount and the points redeemed on it. NULL: not known.
-    SELECT greatest(
-        plan_amount - coalesce(discount_amount, 0)
-        - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
-        0
-    )
+    -- CASE, because greatest() takes no notice of NULL: what is for no plan would have to cost 0.
+    SELECT CASE
+        WHEN plan_amount IS NOT NULL THEN greatest(
+            plan_amount - coalesce(discount_amount, 0)
+            - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
+            0
+        )
+    END
 $function$;
 
 -- Rights --------------------------------------------------------------------------------------------------
