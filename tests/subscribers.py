@@ -49,8 +49,8 @@ class Subscribers(Shop):
         """An order for the plan, and a captured payment of it: both are called `number`."""
         customer = customer or f"c{number}"
         self.run(
-            "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at, updated_at,"
-            " plan_id) VALUES (:m, :n, :c, 10, 'EUR', 'paid', now() - CAST(:ago AS interval),"
+            "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at,"
+            " updated_at, plan_id) VALUES (:m, :n, :c, 10, 'EUR', 'paid', now() - CAST(:ago AS interval),"
             " now() - CAST(:ago AS interval), 'gold')",
             m=merchant,
             n=number,
