@@ -71,7 +71,10 @@ def prepare(server: EmbeddedServer, *, merchants: int, subscriptions: int) -> st
 def places(subscriptions: int, number: int) -> dict[str, int]:
     """Return which rows change: others each time, all over the tables."""
     every = subscriptions // 600
-    return {"every": every, **{name: (17 * number + 5 * k) % every for k, name in enumerate(("first", "second", "third"))}}
+    return {
+        "every": every,
+        **{name: (17 * number + 5 * k) % every for k, name in enumerate(("first", "second", "third"))},
+    }
 
 
 def compare(engine: Engine, *, is_full: bool) -> float:
@@ -166,7 +169,9 @@ def figures(measured: list[dict[str, float]]) -> list[Figure]:
             samples=[LOST / one["fixes"] for one in measured],
         ),
         ratio("fixes / one bare INSERT of all", None, f"{median('bare_at_once'):.2f} s", "fixes", "bare_at_once"),
-        ratio("fixes / bare INSERTs one by one", None, f"{median('bare_one_by_one'):.1f} s", "fixes", "bare_one_by_one"),
+        ratio(
+            "fixes / bare INSERTs one by one", None, f"{median('bare_one_by_one'):.1f} s", "fixes", "bare_one_by_one"
+        ),
     ]
 
 

@@ -84,8 +84,8 @@ def test_a_run_and_a_webhook_at_once_leave_one_subscription(shop: Subscribers) -
     webhook = """
         INSERT INTO sample_shop.subscriptions (merchant_id, id, customer_id, plan_id, order_id, price, currency,
             period_start, period_end, created_at)
-        SELECT merchant_id, 'webhook-' || id, customer_id, plan_id, order_id, amount, currency, period_start, period_end,
-            captured_at
+        SELECT merchant_id, 'webhook-' || id, customer_id, plan_id, order_id, amount, currency, period_start,
+            period_end, captured_at
         FROM sample_shop.payments AS p
         WHERE id = :id AND NOT EXISTS (SELECT 1 FROM sample_shop.subscriptions AS s WHERE s.order_id = p.order_id)
     """
@@ -99,7 +99,7 @@ def test_a_run_and_a_webhook_at_once_leave_one_subscription(shop: Subscribers) -
     for number in range(10):
         shop.bought(str(number))
         shop.check(is_full=number == 0)
-        at_once(lambda: shop.apply(), lambda number=number: receive(number))
+        at_once(shop.apply, lambda number=number: receive(number))
         assert len(shop.sold()) == number + 1
     assert shop.check() == []
 
