@@ -24,10 +24,10 @@ from loyalty_pipelines.domain.fix_plans import (
     FixOutcome,
     FixPlan,
     FixTarget,
-    differs,
+    PlanRefusal,
     resolved,
 )
-from loyalty_pipelines.domain.fixes import fix_of
+from loyalty_pipelines.domain.fixes import Means, fix_of
 from loyalty_pipelines.domain.source_mapping import Fixes, FunctionName, SourceMapping
 from loyalty_pipelines.domain.subscriptions import BY_CODE
 
@@ -206,25 +206,21 @@ def _ask_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[Fix
     missing = {code for classes in subscriptions.missing_relations(run.mapping).values() for code in classes}
     for code in sorted({one.class_name for one in plans} - missing):
         subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now)
-    numbers = [one.plan_id for one in plans]
-    found = fix_plans.suspected_now(conn, batch.merchant_id, numbers, as_of=batch.now)
-    reasons = {one.plan_id: _misfit(one, found.get(one.plan_id), run, batch.now) for one in plans}
+    found = fix_plans.suspected_now(conn, plans, as_of=batch.now)
+    means = fix_plans.means_of(run.mapping)
+    reasons = {one.plan_id: _misfit(one, found.get(one.plan_id), means, batch.now) for one in plans}
     return {plan_id: reason for plan_id, reason in reasons.items() if reason}
 
 
-def _misfit(plan: FixPlan, target: FixTarget | None, run: FixRun, now: datetime) -> str | None:
+def _misfit(plan: FixPlan, target: FixTarget | None, means: Means, now: datetime) -> str | None:
     if target is None:
         return "nothing is wrong with it any more"
-    if target.fix_key != plan.fix_key:
-        return "the finding is at another stage by now"
-    fix = fix_of(target, fix_plans.means_of(run.mapping), now)
-    reason = getattr(fix, "reason", None)
-    if reason:
-        return f"nothing can be done any more: {reason}"
+    fix = fix_of(target, means, now)
+    if isinstance(fix, PlanRefusal):
+        return f"nothing can be done any more: {fix.reason}"
     if plan.status == "planned" and target.policy != "A":
         return "it needs approval by now"
-    changed = differs(plan, fix)  # type: ignore[arg-type]
-    return f"since it was planned, this changed: {changed}" if changed else None
+    return fix_plans.misfit(plan, target, fix)
 
 
 # --- writing ----------------------------------------------------------------------------------------------

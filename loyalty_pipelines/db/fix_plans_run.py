@@ -36,10 +36,10 @@ def plan_fixes(
         with engine.begin() as conn:
             mapping = sources.require_mapping(conn)
             now = subscriptions.now(conn)
-            _, found = fix_plans.plan(
+            _, refusals = fix_plans.plan(
                 conn, mapping, merchants, now=now, actor=actor, run_id=run_id, finding_ids=finding_ids
             )
-            return found
+            return [*fix_plans.plans_of_open(conn, merchants, finding_ids), *refusals]
 
     return with_retries(work)
 

@@ -198,7 +198,7 @@ def _planned_fix(engine: Engine) -> tuple[int, int]:
                     " 'subscription', gen_random_uuid()::text, 'P') RETURNING *) INSERT INTO loyalty.fix_plans"
                     " (merchant_id, fix_key, finding_id, class, object_type, object_id, policy, action, before, after,"
                     " evidence, explanation, planned_by, expires_at) SELECT merchant_id, object_id, finding_id, class,"
-                    " object_type, object_id, policy, 'update_subscription', '{}', '{}', '{}', 'It is cancelled.', 'test',"
+                    " object_type, object_id, policy, 'update_subscription', '{}', '{}', '{}', 'It is cancelled.', 't',"
                     " now() + interval '1 day' FROM f RETURNING finding_id, plan_id"
                 )
             ).one()
