@@ -263,23 +263,25 @@ def _together(
 def _create(conn: Connection, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     sets = {one.plan_id: resolved(one.after, batch.now) for one in plans}
     # Where the shop lets the id be given: the same plan makes the same id, so that the key itself refuses a second one.
-    given = [
-        {**sets[one.plan_id], "subscription_id": str(uuid5(NAMESPACE_URL, f"{one.merchant_id}/{one.fix_key}"))}
+    changes = [
+        {
+            "plan_id": one.plan_id,
+            "given": {
+                **sets[one.plan_id],
+                "subscription_id": str(uuid5(NAMESPACE_URL, f"{one.merchant_id}/{one.fix_key}")),
+            },
+        }
         for one in plans
     ]
-    values = {"plan_ids": [one.plan_id for one in plans], "given": [_json(one) for one in given]}
+    values = {"changes": _json(changes)}
     ids = {row.plan_id: row.target_id for row in conn.execute(CREATE_MANY, values)}
     batch.done += [(one, ids[one.plan_id], sets[one.plan_id], None, None) for one in plans]
 
 
 def _change(conn: Connection, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     sets = {one.plan_id: resolved(one.after, batch.now) for one in plans}
-    values = {
-        "merchant_id": batch.merchant_id,
-        "plan_ids": [one.plan_id for one in plans],
-        "target_ids": [one.target_id for one in plans],
-        "given": [_json(sets[one.plan_id]) for one in plans],
-    }
+    changes = [{"plan_id": one.plan_id, "target_id": one.target_id, "given": sets[one.plan_id]} for one in plans]
+    values = {"merchant_id": batch.merchant_id, "changes": _json(changes)}
     ids = {row.plan_id: row.target_id for row in conn.execute(UPDATE_MANY, values)}
     for one in plans:
         if ids.get(one.plan_id) is None:
@@ -341,5 +343,5 @@ def payload(plan: FixPlan, before: Mapping[str, Any], after: Mapping[str, Any], 
     }
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, default=str)

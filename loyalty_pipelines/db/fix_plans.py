@@ -330,13 +330,13 @@ def mark_applied(
     """Plans that were applied: target, what was set, the shop's function, and the row before, of each."""
     if not done:
         return
+    changes = [
+        {"plan_id": plan.plan_id, "target_id": target_id, "after": after, "function": function, "row_before": row}
+        for plan, target_id, after, function, row in done
+    ]
     values = {
         "merchant_id": merchant_id,
-        "plan_ids": [one[0].plan_id for one in done],
-        "target_ids": [one[1] for one in done],
-        "afters": [json.dumps(one[2], default=str) for one in done],
-        "functions": [one[3] for one in done],
-        "rows_before": [one[4] for one in done],
+        "changes": json.dumps(changes, default=str),
         "actor": actor,
         "run_id": run_id,
     }
