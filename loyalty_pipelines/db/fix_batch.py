@@ -127,9 +127,11 @@ def apply_batch(
         return (), later
     batch = _Batch(merchant_id=merchant_id, now=subscriptions.now(conn))
     _lock_shop(conn, run, batch, chosen)
-    reasons = _ask_again(conn, run, batch, chosen)
+    unknown = _look_again(conn, run, batch, chosen)
+    known = [one for one in chosen if one.class_name not in unknown]
+    reasons = _misfits(conn, run, batch, known)
     fix_plans.mark_stale(conn, reasons)
-    fresh = [one for one in chosen if one.plan_id not in reasons]
+    fresh = [one for one in known if one.plan_id not in reasons]
     taken = [one for one in fresh if budget.take(one)]
     _write(conn, run, batch, taken)
     fix_plans.mark_applied(conn, merchant_id, batch.done, actor=run.actor, run_id=run.run_id)
@@ -138,11 +140,15 @@ def apply_batch(
             budget.give_back(plan)
             fix_plans.mark_failed(conn, plan.plan_id, batch.failed[plan.plan_id], run_id=run.run_id)
     kept = {one.plan_id for one in taken}
-    return list(_outcomes(chosen, reasons, batch.failed, kept)), later
+    return list(_outcomes(chosen, reasons, batch.failed, unknown, kept)), later
 
 
 def _outcomes(
-    chosen: Sequence[FixPlan], reasons: Mapping[int, str], failed: Mapping[int, str], kept: set[int]
+    chosen: Sequence[FixPlan],
+    reasons: Mapping[int, str],
+    failed: Mapping[int, str],
+    unknown: Mapping[str, str],
+    kept: set[int],
 ) -> Iterator[FixOutcome]:
     for plan in chosen:
         if plan.plan_id in reasons:
@@ -151,6 +157,10 @@ def _outcomes(
             yield FixOutcome(plan=plan, outcome="failed", text=failed[plan.plan_id])
         elif plan.plan_id in kept:
             yield FixOutcome(plan=plan, outcome="applied", text=plan.explanation)
+        elif plan.class_name in unknown:
+            yield FixOutcome(
+                plan=plan, outcome="skipped", text=f"nobody knows whether it fits: {unknown[plan.class_name]}"
+            )
         else:
             yield FixOutcome(plan=plan, outcome="skipped", text="beyond the limit of one run")
 
@@ -197,15 +207,34 @@ def _raw_rows(
     return {row.target_id: row.raw_row for row in rows}
 
 
-def _ask_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[int, str]:
-    """Return the plans that don't fit what the shop shows now, each with the reason."""
+def _look_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[str, str]:
+    """Compare again what the plans are about; return the classes that could not be looked for, each with the reason."""
     subscriptions.prepare(conn, [batch.merchant_id])
     objects = {(one.merchant_id, f"{one.object_type}s", one.object_id) for one in plans}
     subscriptions.read_objects(conn, sorted(objects))
     subscriptions.prepare_rows(conn, run.mapping, as_of=batch.now)
-    missing = {code for classes in subscriptions.missing_relations(run.mapping).values() for code in classes}
-    for code in sorted({one.class_name for one in plans} - missing):
-        subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now)
+    missing = {
+        code: f"the mapping has no {relation}"
+        for relation, classes in subscriptions.missing_relations(run.mapping).items()
+        for code in classes
+    }
+    unknown: dict[str, str] = {}
+    for code in sorted({one.class_name for one in plans}):
+        if code in missing:
+            unknown[code] = missing[code]
+            continue
+        try:
+            with conn.begin_nested():
+                subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now)
+        except DBAPIError as error:
+            if is_transient(error):
+                raise
+            unknown[code] = short_text(error)
+    return unknown
+
+
+def _misfits(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[int, str]:
+    """Return the plans that don't fit what the shop shows now, each with the reason."""
     found = fix_plans.suspected_now(conn, plans, as_of=batch.now)
     means = fix_plans.means_of(run.mapping)
     reasons = {one.plan_id: _misfit(one, found.get(one.plan_id), means, batch.now) for one in plans}

@@ -11,8 +11,10 @@ from sqlalchemy import Connection, RowMapping
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.fix_errors import NoSuchPlanError, NotApprovableError
 from loyalty_pipelines.domain.fix_plans import (
+    COLUMNS,
     MAX_FAILURES,
     NOT_AGAIN_WITHIN,
+    UPDATE,
     VALID_FOR,
     Fix,
     FixPlan,
@@ -52,8 +54,13 @@ JSON_COLUMNS = ("before", "after", "inverse", "evidence")
 def means_of(mapping: SourceMapping) -> Means:
     """Return what the mapping gives to fix with."""
     statuses = mapping.subscriptions.status if mapping.subscriptions else {}
+    columns = mapping.subscriptions.columns if mapping.subscriptions else {}
+    actions = mapping.fixes.actions if mapping.fixes else {}
+    is_written = UPDATE in actions and actions[UPDATE].function is None
     return Means(
-        actions=frozenset(mapping.fixes.actions if mapping.fixes else ()),
+        actions=frozenset(actions),
+        # A function of the shop is told everything.
+        columns=frozenset(columns).intersection(COLUMNS) if is_written else frozenset(COLUMNS),
         statuses=frozenset(ours for ours, theirs in statuses.items() if theirs),
     )
 

@@ -4,9 +4,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from loyalty_pipelines.db import subscription_settings
+from loyalty_pipelines.db import subscription_settings, subscriptions
 from loyalty_pipelines.domain.fix_errors import (
     ChangedSinceError,
     NoSuchPlanError,
@@ -334,6 +334,51 @@ def test_automation_does_not_repeat_itself_within_a_week(shop: Subscribers) -> N
     assert shop.one_plan().policy == "P"
     shop.run("UPDATE loyalty.fix_plans SET status = 'stale' WHERE status = 'planned'")
     assert shop.one_plan().policy == "A"
+
+
+def test_a_class_that_can_not_be_looked_for_leaves_its_plans_and_no_others(
+    shop: Subscribers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.bought("1")
+    duplicate(shop)
+    shop.check()
+    shop.plan()
+    broken = {**subscriptions.FIND, "duplicate_same_plan": [text("SELECT 1 / 0")]}
+    monkeypatch.setattr(subscriptions, "FIND", broken)
+    done = {one.plan.class_name: (one.outcome, one.text) for one in shop.apply(is_dry_run=True).outcomes}
+    assert done["paid_without_subscription"][0] == "applied"
+    assert done["duplicate_same_plan"] == ("skipped", "nobody knows whether it fits: division by zero")
+
+
+def test_a_merchant_that_the_database_refuses_stops_no_other(shop: Subscribers) -> None:
+    shop.seller("m2")
+    for merchant in ("m1", "m2"):
+        shop.bought("1", merchant=merchant)
+    shop.check()
+    shop.run("ALTER TABLE loyalty.fix_plans ADD CHECK (merchant_id <> 'm1')")
+    for is_dry_run in (True, False):
+        first, second = shop.apply_all(is_dry_run=is_dry_run)
+        assert ("violates check constraint" in str(first.failure), second.applied) == (True, 1)
+        assert "could not go on" in first.sentence
+
+
+def test_only_columns_that_are_mapped_are_set(shop: Subscribers) -> None:
+    shop.remap("", old="    cancelled_at: cancelled_at\n")
+    shop.subscription("1", days_ago=5)
+    shop.check()
+    plan = shop.one_plan()
+    assert plan.after == {"status": "cancelled"}
+    shop.approve(plan.plan_id)
+    assert outcomes(shop.apply()) == ["applied"]
+
+
+def test_a_status_that_the_shop_has_no_word_for_is_not_planned(shop: Subscribers) -> None:
+    shop.remap("    expired", old="    cancelled: [cancelled]\n    expired")
+    shop.subscription("1", days_ago=5)
+    shop.check()
+    (refusal,) = shop.plan()
+    assert isinstance(refusal, PlanRefusal)
+    assert "subscriptions.status.cancelled" in refusal.reason
 
 
 # --- limits, dry runs -------------------------------------------------------------------------------------
