@@ -4,9 +4,11 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
 from loyalty_pipelines.db import subscription_settings, subscriptions
+from loyalty_pipelines.db.engine import connect
+from loyalty_pipelines.db.fix_plans_run import apply_fixes, approve_plans, plan_fixes, undo_plan
 from loyalty_pipelines.domain.fix_errors import (
     ChangedSinceError,
     NoSuchPlanError,
@@ -655,3 +657,34 @@ def test_what_the_mapping_does_not_give_any_more_is_not_undone(shop: Subscribers
     shop.remap("", old="  create_subscription: write\n")
     with pytest.raises(NotUndoableError, match=r"set fixes\.create_subscription to write"):
         shop.undo(plan.plan_id)
+
+
+@pytest.mark.parametrize("is_by_function", [False, True])
+def test_the_pipeline_role_is_enough_to_fix_and_undo(
+    shop: Subscribers, database_url: str, is_by_function: bool
+) -> None:
+    if is_by_function:
+        shop.remap(BILLING)
+        for name in ("create", "update"):
+            shop.run(f"ALTER FUNCTION billing.{name}_subscription SECURITY DEFINER")
+    shop.bought("1")
+    duplicate(shop)
+    shop.check()
+    before = shop.contents()
+    url = make_url(database_url)
+    role = f"fixer_{url.database}"
+    shop.run(f'CREATE ROLE "{role}" LOGIN IN ROLE loyalty_pipeline')
+    engine = connect(url.set(username=role).render_as_string())
+    try:
+        plans = [one for one in plan_fixes(engine, actor="kim") if isinstance(one, FixPlan)]
+        approve_plans(engine, [one.plan_id for one in plans], actor="kim")
+        (done,) = apply_fixes(engine, is_dry_run=False, actor="kim")
+        assert (done.failure, outcomes(done)) == (None, ["applied"] * 2)
+        for one in plans:
+            undo_plan(engine, one.plan_id, actor="kim")
+    finally:
+        engine.dispose()
+        shop.run(f'DROP OWNED BY "{role}"')
+        shop.run(f'DROP ROLE "{role}"')
+    if not is_by_function:
+        assert shop.contents() == before
