@@ -1,4 +1,4 @@
-"""The comparison of payments and subscriptions next to one bare hash join, of a thousand changes, and automatic fixes.
+"""The comparison of payments and subscriptions next to a bare hash join, of a thousand changes, and automatic fixes.
 
 All sides read one database of 1,000,000 orders, 1,200,000 payments and 400,000 subscriptions in one run, with all points
 awarded; medians of three after one warm-up. Fixes stand next to bare inserts of as many rows into the same table.
@@ -32,8 +32,8 @@ SMALLER_CHECKS = 3
 # As the check has it: memory enough that nothing is hashed twice, and no sorting.
 BARE_SETTINGS = "SET work_mem = '128MB'", "SET enable_mergejoin = off"
 BARE_FIXES = (
-    "INSERT INTO bare_subscriptions (merchant_id, customer_id, plan_id, order_id, status, price, currency, period_start, "
-    "period_end, created_at) SELECT merchant_id, customer_id, plan_id, id, 'active', total, currency, paid_at, "
+    "INSERT INTO bare_subscriptions (merchant_id, customer_id, plan_id, order_id, status, price, currency, "
+    "period_start, period_end, created_at) SELECT merchant_id, customer_id, plan_id, id, 'active', total, currency, paid_at, "
     "paid_at + interval '1 month', paid_at FROM sample_shop.orders WHERE id LIKE 'lost{round}-%'"
 )
 
@@ -93,6 +93,8 @@ def fix(engine: Engine, url: str, *, number: int, merchants: int) -> tuple[float
     with psycopg.connect(plain(url), autocommit=True) as conn:
         for statement in script("subscriptions_lost", round=number, merchants=merchants, lost=LOST):
             conn.execute(statement.encode())
+        # Their points are another fix.
+        drain(engine, options=DrainOptions(), actor="benchmark", run_id="benchmark")
         list(check(engine, is_full=False))
         started = time.monotonic()
         done = list(apply_fixes(engine, is_dry_run=False, actor="benchmark", run_id="benchmark"))
@@ -112,7 +114,6 @@ def fix(engine: Engine, url: str, *, number: int, merchants: int) -> tuple[float
                 row,
             )
         one_by_one = (time.monotonic() - started) * LOST / len(rows)
-    drain(engine, options=DrainOptions(), actor="benchmark", run_id="benchmark")
     return fixed, at_once, one_by_one
 
 

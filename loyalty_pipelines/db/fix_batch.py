@@ -187,8 +187,11 @@ def _apart(plans: Sequence[FixPlan]) -> tuple[Sequence[FixPlan], Sequence[int]]:
 
 def _lock_shop(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     """Keep the shop from changing what the plans are about, until the transaction ends."""
-    if any(one.action == CREATE for one in plans) and run.fixes.is_written(CREATE):
+    creations = [one for one in plans if one.action == CREATE] if run.fixes.is_written(CREATE) else []
+    if creations:
+        orders = [str(one.evidence["order_id"]) for one in creations if "order_id" in one.evidence]
         try:
+            shop_fixes.lock_orders(conn, batch.merchant_id, orders)
             shop_fixes.lock_subscriptions(conn)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:

@@ -5,6 +5,8 @@ digits. `CAST(:row AS jsonb)` stores one, `CAST(row_before AS text)` reads it ba
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg import sql
@@ -22,6 +24,7 @@ UPDATE_SUBSCRIPTION = load("fixes/update_subscription")
 RESTORE_SUBSCRIPTION = load("fixes/restore_subscription")
 REMOVE_SUBSCRIPTION = load("fixes/remove_subscription")
 LOCK_SUBSCRIPTIONS = load("fixes/lock_subscriptions")
+LOCK_ORDERS = load("fixes/lock_orders")
 # Who writes the shop's table meanwhile waits behind this lock: better to give up than to hold up a checkout.
 LOCK_TIMEOUT = "2s"
 
@@ -85,14 +88,30 @@ def call_function(conn: Connection, name: FunctionName, plan: dict[str, Any]) ->
     return conn.exec_driver_sql(statement, execution_options={"no_parameters": True}).scalar_one()
 
 
+def lock_orders(conn: Connection, merchant_id: str, order_ids: Sequence[str]) -> None:
+    """Lock orders until the transaction ends, as far as whoever applied the mapping may.
+
+    A shop that locks the order of which it makes a subscription has either made it then, or waits and finds ours. Waits
+    2 seconds at most for each; then the driver's lock_not_available is raised, and the caller rolls back.
+    """
+    with _not_for_long(conn):
+        conn.execute(LOCK_ORDERS, {"merchant_id": merchant_id, "order_ids": list(order_ids)})
+
+
 def lock_subscriptions(conn: Connection) -> None:
     """Keep everybody else from writing the shop's subscriptions until the transaction ends.
 
     Waits 2 seconds at most; then the driver's lock_not_available is raised, and the caller rolls back.
     """
+    with _not_for_long(conn):
+        conn.execute(LOCK_SUBSCRIPTIONS)
+
+
+@contextmanager
+def _not_for_long(conn: Connection) -> Iterator[None]:
     previous_timeout = conn.execute(sources.GET_LOCK_TIMEOUT).scalar_one()
     conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": LOCK_TIMEOUT})
-    conn.execute(LOCK_SUBSCRIPTIONS)
+    yield
     conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": previous_timeout})
 
 

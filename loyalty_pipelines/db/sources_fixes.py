@@ -33,6 +33,8 @@ ROW_FUNCTIONS: dict[str, tuple[str, str, LiteralString]] = {
 # The same row is the same text in every session: undoing a fix asks whether a row is still what it was.
 SAME_TEXT = sql.SQL("SET TimeZone = 'UTC'\nSET extra_float_digits = 1")
 WRITABLE = sql.Identifier("loyalty_source", "writable_subscriptions")
+ORDER_LOCK = sql.Identifier("loyalty_source", "lock_orders")
+ORDER_LOCK_PARAMETERS: LiteralString = "p_merchant_id text, p_order_ids text[]"
 WRITERS: dict[str, tuple[LiteralString, LiteralString, tuple[str, ...]]] = {
     "lock_subscription": ("p_merchant_id text, p_subscription_id text", "jsonb", WRITES := ("create", "update")),
     "create_subscription": ("p_values jsonb", "text", ("create",)),
@@ -57,12 +59,15 @@ def fix_statements(mapping: SourceMapping, relations: Relations) -> Iterator[sql
             yield sql.SQL("DROP FUNCTION IF EXISTS {}({})").format(
                 sql.Identifier("loyalty_source", function), sql.SQL(parameters)
             )
+    if "create" not in wanted:
+        yield sql.SQL("DROP FUNCTION IF EXISTS {}({})").format(ORDER_LOCK, sql.SQL(ORDER_LOCK_PARAMETERS))
     yield sql.SQL("DROP VIEW IF EXISTS {}").format(WRITABLE)
     if part is None or info is None or not wanted:
         return
     yield from writable_view(part, info)
     if "create" in wanted:
         yield from sequence_grants(info)
+        yield from order_lock(mapping, relations)
     for function, (parameters, result, actions) in WRITERS.items():
         if wanted.intersection(actions):
             yield from writer(function, parameters, result, writer_body(function, part, info, mapping.timezone))
@@ -147,6 +152,42 @@ def sequence_grants(info: RelationInfo) -> Iterator[sql.Composable]:
         if column.sequence_name:
             sequence = sql.Identifier(column.sequence_schema or "public", column.sequence_name)
             yield sql.SQL("GRANT USAGE ON SEQUENCE {} TO loyalty_pipeline").format(sequence)
+
+
+def order_lock(mapping: SourceMapping, relations: Relations) -> Iterator[sql.Composable]:
+    """Yield the function that locks orders, in the order of their ids, as a shop does that makes a subscription of one.
+
+    It runs as whoever applied the mapping: the pipeline has no right to change orders, and gets none. Where that one
+    has none either, or the orders are a view that nothing can be locked in, it returns false: none is locked then.
+    """
+    part, info = mapping.orders, relations["orders"]
+    is_order = sql.SQL("{}\n            AND {}").format(
+        merchant_condition(part, info, sql.SQL("p_merchant_id")),
+        equals_key(sql.SQL("k.key_order"), info.known(part.columns["order_id"]), sql.SQL("v_order_id")),
+    )
+    body = sql.SQL(
+        """
+DECLARE
+    v_order_id text;
+BEGIN
+    FOR v_order_id IN
+        SELECT DISTINCT o.order_id COLLATE "C"
+        FROM unnest(p_order_ids) AS o (order_id)
+        ORDER BY 1
+    LOOP
+        PERFORM 1
+        FROM loyalty_source.keyed_orders AS k
+        WHERE {is_order}
+        FOR NO KEY UPDATE;
+    END LOOP;
+    RETURN true;
+EXCEPTION WHEN insufficient_privilege OR feature_not_supported OR wrong_object_type THEN
+    RETURN false;
+END
+"""
+    ).format(is_order=is_order)
+    language = sql.SQL("LANGUAGE plpgsql VOLATILE SECURITY DEFINER\nSET search_path = pg_catalog, pg_temp")
+    yield from function_statements("lock_orders", sql.SQL(ORDER_LOCK_PARAMETERS), sql.SQL("boolean"), language, body)
 
 
 def writer(

@@ -328,6 +328,44 @@ def test_the_lock_of_the_view_locks_the_table_and_is_given_up_after_a_moment(eng
         assert isinstance(caught.value.orig, psycopg.errors.LockNotAvailable)
 
 
+def test_orders_are_locked_for_a_pipeline_that_may_not_change_them_and_given_up_after_a_moment(engine: Engine):
+    with engine.begin() as conn:
+        create_sample(conn)
+        conn.exec_driver_sql(
+            "INSERT INTO sample_shop.merchants (id, name, timezone, currency) VALUES ('m', 'm', 'UTC', 'EUR')"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO sample_shop.orders (merchant_id, id) VALUES ('m', 'o1'), ('m', 'o2'), ('n', 'o1')"
+        )
+    with engine.connect() as ours, engine.connect() as theirs:
+        ours.exec_driver_sql("SET LOCAL ROLE loyalty_pipeline")
+        shop_fixes.lock_orders(ours, "m", ["o1", "no such order"])
+        locked = "SELECT merchant_id || id FROM sample_shop.orders ORDER BY 1 FOR UPDATE SKIP LOCKED"
+        assert list(theirs.exec_driver_sql(locked).scalars()) == ["mo2", "no1"]
+        ours.rollback()
+        ours.exec_driver_sql("SET LOCAL ROLE loyalty_pipeline")
+        with pytest.raises(DBAPIError) as caught:
+            shop_fixes.lock_orders(ours, "m", ["o2"])
+        assert isinstance(caught.value.orig, psycopg.errors.LockNotAvailable)
+
+
+def test_orders_that_can_not_be_locked_are_none_the_worse(engine: Engine):
+    with engine.begin() as conn:
+        create_sample(conn)
+        conn.exec_driver_sql("CREATE VIEW sample_shop.few_orders AS SELECT DISTINCT * FROM sample_shop.orders")
+        sources.apply(
+            conn,
+            sample_mapping(
+                **{
+                    "relation: sample_shop.orders": "relation: sample_shop.few_orders",
+                    "capture: trigger": "capture: poll",
+                }
+            ),
+        )
+        answer = "SELECT loyalty_source.lock_orders('m', ARRAY['o1'])"
+        assert conn.exec_driver_sql(answer).scalar_one() is False
+
+
 def test_a_function_of_the_shop_gets_the_plan_and_answers(engine: Engine):
     name = FunctionName.model_validate({"schema": "the 100%", "name": "give :back"})
     with engine.begin() as conn:
