@@ -24,10 +24,10 @@ from loyalty_pipelines.domain.fix_plans import (
     FixOutcome,
     FixPlan,
     FixTarget,
-    differs,
+    PlanRefusal,
     resolved,
 )
-from loyalty_pipelines.domain.fixes import fix_of
+from loyalty_pipelines.domain.fixes import Means, fix_of
 from loyalty_pipelines.domain.source_mapping import Fixes, FunctionName, SourceMapping
 from loyalty_pipelines.domain.subscriptions import BY_CODE
 
@@ -127,9 +127,11 @@ def apply_batch(
         return (), later
     batch = _Batch(merchant_id=merchant_id, now=subscriptions.now(conn))
     _lock_shop(conn, run, batch, chosen)
-    reasons = _ask_again(conn, run, batch, chosen)
+    unknown = _look_again(conn, run, batch, chosen)
+    known = [one for one in chosen if one.class_name not in unknown]
+    reasons = _misfits(conn, run, batch, known)
     fix_plans.mark_stale(conn, reasons)
-    fresh = [one for one in chosen if one.plan_id not in reasons]
+    fresh = [one for one in known if one.plan_id not in reasons]
     taken = [one for one in fresh if budget.take(one)]
     _write(conn, run, batch, taken)
     fix_plans.mark_applied(conn, merchant_id, batch.done, actor=run.actor, run_id=run.run_id)
@@ -138,11 +140,15 @@ def apply_batch(
             budget.give_back(plan)
             fix_plans.mark_failed(conn, plan.plan_id, batch.failed[plan.plan_id], run_id=run.run_id)
     kept = {one.plan_id for one in taken}
-    return list(_outcomes(chosen, reasons, batch.failed, kept)), later
+    return list(_outcomes(chosen, reasons, batch.failed, unknown, kept)), later
 
 
 def _outcomes(
-    chosen: Sequence[FixPlan], reasons: Mapping[int, str], failed: Mapping[int, str], kept: set[int]
+    chosen: Sequence[FixPlan],
+    reasons: Mapping[int, str],
+    failed: Mapping[int, str],
+    unknown: Mapping[str, str],
+    kept: set[int],
 ) -> Iterator[FixOutcome]:
     for plan in chosen:
         if plan.plan_id in reasons:
@@ -151,6 +157,10 @@ def _outcomes(
             yield FixOutcome(plan=plan, outcome="failed", text=failed[plan.plan_id])
         elif plan.plan_id in kept:
             yield FixOutcome(plan=plan, outcome="applied", text=plan.explanation)
+        elif plan.class_name in unknown:
+            yield FixOutcome(
+                plan=plan, outcome="skipped", text=f"nobody knows whether it fits: {unknown[plan.class_name]}"
+            )
         else:
             yield FixOutcome(plan=plan, outcome="skipped", text="beyond the limit of one run")
 
@@ -200,34 +210,49 @@ def _raw_rows(
     return {row.target_id: row.raw_row for row in rows}
 
 
-def _ask_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[int, str]:
-    """Return the plans that don't fit what the shop shows now, each with the reason."""
+def _look_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[str, str]:
+    """Compare again what the plans are about; return the classes that could not be looked for, each with the reason."""
     subscriptions.prepare(conn, [batch.merchant_id])
     objects = {(one.merchant_id, f"{one.object_type}s", one.object_id) for one in plans}
     subscriptions.read_objects(conn, sorted(objects))
     subscriptions.prepare_rows(conn, run.mapping, as_of=batch.now)
-    missing = {code for classes in subscriptions.missing_relations(run.mapping).values() for code in classes}
-    for code in sorted({one.class_name for one in plans} - missing):
-        subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now)
-    numbers = [one.plan_id for one in plans]
-    found = fix_plans.suspected_now(conn, batch.merchant_id, numbers, as_of=batch.now)
-    reasons = {one.plan_id: _misfit(one, found.get(one.plan_id), run, batch.now) for one in plans}
+    missing = {
+        code: f"the mapping has no {relation}"
+        for relation, classes in subscriptions.missing_relations(run.mapping).items()
+        for code in classes
+    }
+    unknown: dict[str, str] = {}
+    for code in sorted({one.class_name for one in plans}):
+        if code in missing:
+            unknown[code] = missing[code]
+            continue
+        try:
+            with conn.begin_nested():
+                subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now)
+        except DBAPIError as error:
+            if is_transient(error):
+                raise
+            unknown[code] = short_text(error)
+    return unknown
+
+
+def _misfits(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[int, str]:
+    """Return the plans that don't fit what the shop shows now, each with the reason."""
+    found = fix_plans.suspected_now(conn, plans, as_of=batch.now)
+    means = fix_plans.means_of(run.mapping)
+    reasons = {one.plan_id: _misfit(one, found.get(one.plan_id), means, batch.now) for one in plans}
     return {plan_id: reason for plan_id, reason in reasons.items() if reason}
 
 
-def _misfit(plan: FixPlan, target: FixTarget | None, run: FixRun, now: datetime) -> str | None:
+def _misfit(plan: FixPlan, target: FixTarget | None, means: Means, now: datetime) -> str | None:
     if target is None:
         return "nothing is wrong with it any more"
-    if target.fix_key != plan.fix_key:
-        return "the finding is at another stage by now"
-    fix = fix_of(target, fix_plans.means_of(run.mapping), now)
-    reason = getattr(fix, "reason", None)
-    if reason:
-        return f"nothing can be done any more: {reason}"
+    fix = fix_of(target, means, now)
+    if isinstance(fix, PlanRefusal):
+        return f"nothing can be done any more: {fix.reason}"
     if plan.status == "planned" and target.policy != "A":
         return "it needs approval by now"
-    changed = differs(plan, fix)  # type: ignore[arg-type]
-    return f"since it was planned, this changed: {changed}" if changed else None
+    return fix_plans.misfit(plan, target, fix)
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -270,23 +295,25 @@ def _together(
 def _create(conn: Connection, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     sets = {one.plan_id: resolved(one.after, batch.now) for one in plans}
     # Where the shop lets the id be given: the same plan makes the same id, so that the key itself refuses a second one.
-    given = [
-        {**sets[one.plan_id], "subscription_id": str(uuid5(NAMESPACE_URL, f"{one.merchant_id}/{one.fix_key}"))}
+    changes = [
+        {
+            "plan_id": one.plan_id,
+            "given": {
+                **sets[one.plan_id],
+                "subscription_id": str(uuid5(NAMESPACE_URL, f"{one.merchant_id}/{one.fix_key}")),
+            },
+        }
         for one in plans
     ]
-    values = {"plan_ids": [one.plan_id for one in plans], "given": [_json(one) for one in given]}
+    values = {"changes": _json(changes)}
     ids = {row.plan_id: row.target_id for row in conn.execute(CREATE_MANY, values)}
     batch.done += [(one, ids[one.plan_id], sets[one.plan_id], None, None) for one in plans]
 
 
 def _change(conn: Connection, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     sets = {one.plan_id: resolved(one.after, batch.now) for one in plans}
-    values = {
-        "merchant_id": batch.merchant_id,
-        "plan_ids": [one.plan_id for one in plans],
-        "target_ids": [one.target_id for one in plans],
-        "given": [_json(sets[one.plan_id]) for one in plans],
-    }
+    changes = [{"plan_id": one.plan_id, "target_id": one.target_id, "given": sets[one.plan_id]} for one in plans]
+    values = {"merchant_id": batch.merchant_id, "changes": _json(changes)}
     ids = {row.plan_id: row.target_id for row in conn.execute(UPDATE_MANY, values)}
     for one in plans:
         if ids.get(one.plan_id) is None:
@@ -348,5 +375,5 @@ def payload(plan: FixPlan, before: Mapping[str, Any], after: Mapping[str, Any], 
     }
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, default=str)

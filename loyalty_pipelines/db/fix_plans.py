@@ -11,8 +11,10 @@ from sqlalchemy import Connection, RowMapping
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.fix_errors import NoSuchPlanError, NotApprovableError
 from loyalty_pipelines.domain.fix_plans import (
+    COLUMNS,
     MAX_FAILURES,
     NOT_AGAIN_WITHIN,
+    UPDATE,
     VALID_FOR,
     Fix,
     FixPlan,
@@ -27,6 +29,7 @@ from loyalty_pipelines.domain.subscriptions import SUBJECT
 
 TARGETS = load("fix_plans/targets")
 SUSPECTED_NOW = load("fix_plans/suspected_now")
+OPEN_FINDINGS = load("fix_plans/open_findings")
 SUBSCRIPTIONS_NOW = load("fix_plans/subscriptions_now")
 INSERT = load("fix_plans/insert")
 PLANS = load("fix_plans/plans")
@@ -51,8 +54,13 @@ JSON_COLUMNS = ("before", "after", "inverse", "evidence")
 def means_of(mapping: SourceMapping) -> Means:
     """Return what the mapping gives to fix with."""
     statuses = mapping.subscriptions.status if mapping.subscriptions else {}
+    columns = mapping.subscriptions.columns if mapping.subscriptions else {}
+    actions = mapping.fixes.actions if mapping.fixes else {}
+    is_written = UPDATE in actions and actions[UPDATE].function is None
     return Means(
-        actions=frozenset(mapping.fixes.actions if mapping.fixes else ()),
+        actions=frozenset(actions),
+        # A function of the shop is told everything.
+        columns=frozenset(columns).intersection(COLUMNS) if is_written else frozenset(COLUMNS),
         statuses=frozenset(ours for ours, theirs in statuses.items() if theirs),
     )
 
@@ -79,28 +87,37 @@ def plan(
     actor: str,
     run_id: str | None,
     finding_ids: Sequence[int] | None = None,
-) -> tuple[int, Sequence[FixPlan | PlanRefusal]]:
-    """Plan what open findings need; return how many plans are new, and the plan or the refusal of each finding.
+) -> tuple[int, Sequence[PlanRefusal]]:
+    """Plan what open findings need; return how many plans are new, and the findings that have none.
 
-    A plan that waits, and that the finding would not give any more, is let go and made anew.
+    A plan that waits, and that its finding would not give any more, is let go and made anew.
     """
     settle(conn, merchant_ids)
-    targets = open_targets(conn, merchant_ids, finding_ids)
     means = means_of(mapping)
-    fixes = [(target, fix_of(target, means, now)) for target in targets]
+    fixes = [(target, fix_of(target, means, now)) for target in open_targets(conn, merchant_ids, finding_ids)]
     good = [(target, fix) for target, fix in fixes if isinstance(fix, Fix)]
     refusals = [fix for _, fix in fixes if isinstance(fix, PlanRefusal)]
-    numbers = [target.finding_id for target, _ in good]
-    _let_go(conn, good, plans(conn, finding_ids=numbers, statuses=("planned", "approved")))
-    _let_go_refused(conn, refusals)
+    waits = plans(conn, merchant_ids=merchant_ids, finding_ids=finding_ids, statuses=("planned", "approved"))
+    _let_go(conn, good, refusals, waits)
     added = 0
     for start in range(0, len(good), PAGE):
         rows = [_row(target, fix) for target, fix in good[start : start + PAGE]]
         values = {"plans": json.dumps(rows, default=str), "actor": actor, "run_id": run_id, "valid_for": VALID_FOR}
         added += len(conn.execute(INSERT, values).all())
-    kept = plans(conn, finding_ids=numbers, statuses=LIVE)
-    keys = {target.fix_key for target, _ in good}
-    return added, [*(one for one in reversed(kept) if one.fix_key in keys), *refusals]
+    return added, refusals
+
+
+def plans_of_open(
+    conn: Connection, merchant_ids: Sequence[str] | None, finding_ids: Sequence[int] | None
+) -> Sequence[FixPlan]:
+    """Return the plans that open findings have now, the oldest first."""
+    found = plans(conn, merchant_ids=merchant_ids, finding_ids=finding_ids, statuses=LIVE)
+    still_open = _open_among(conn, [one.finding_id for one in found])
+    return [one for one in reversed(found) if one.finding_id in still_open]
+
+
+def _open_among(conn: Connection, finding_ids: Sequence[int]) -> set[int]:
+    return set(conn.execute(OPEN_FINDINGS, {"finding_ids": sorted(set(finding_ids))}).scalars())
 
 
 def open_targets(
@@ -133,9 +150,8 @@ def _subscription_of(target: FixTarget) -> str:
     return str(target.evidence.get("subscription_id") or "")
 
 
-def _target(row: RowMapping) -> FixTarget:
-    named = {name: row[name] for name in row if name != "plan_id"}
-    return FixTarget(**named, evidence=parse(row["evidence_text"]))
+def _target(row: Mapping[Any, Any]) -> FixTarget:
+    return FixTarget(**row, evidence=parse(row["evidence_text"]))
 
 
 def _row(target: FixTarget, fix: Fix) -> Mapping[str, Any]:
@@ -159,32 +175,36 @@ def _row(target: FixTarget, fix: Fix) -> Mapping[str, Any]:
     }
 
 
-def _let_go(conn: Connection, good: Iterable[tuple[FixTarget, Fix]], waiting: Sequence[FixPlan]) -> None:
+def _let_go(
+    conn: Connection,
+    good: Iterable[tuple[FixTarget, Fix]],
+    refusals: Iterable[PlanRefusal],
+    waits: Sequence[FixPlan],
+) -> None:
     """Mark plans stale that their findings would not give any more."""
-    by_key = {(one.merchant_id, one.fix_key): one for one in waiting}
+    refused = {one.finding_id: one.reason for one in refusals}
+    by_finding = {target.finding_id: (target, fix) for target, fix in good}
     found: dict[int, str] = {}
-    by_finding: dict[int, str] = {}
-    for target, fix in good:
-        by_finding[target.finding_id] = target.fix_key
-        one = by_key.get((target.merchant_id, target.fix_key))
-        if one is None:
-            continue
-        changed = differs(one, fix)
-        if changed:
-            found[one.plan_id] = f"since it was planned, this changed: {changed}"
-        elif one.is_automatic and one.status == "planned" and target.plan_policy == "P":
-            found[one.plan_id] = "it needs approval by now"
-    for one in waiting:
-        # A later stage of the same finding asks instead.
-        if one.fix_key != by_finding.get(one.finding_id):
-            found[one.plan_id] = "the finding is at another stage by now"
+    for one in waits:
+        reason = None
+        if one.finding_id in refused:
+            reason = f"nothing can be planned any more: {refused[one.finding_id]}"
+        elif one.finding_id in by_finding:
+            target, fix = by_finding[one.finding_id]
+            reason = misfit(one, target, fix)
+            if reason is None and one.is_automatic and one.status == "planned" and target.plan_policy == "P":
+                reason = "it needs approval by now"
+        if reason:
+            found[one.plan_id] = reason
     mark_stale(conn, found)
 
 
-def _let_go_refused(conn: Connection, refusals: Sequence[PlanRefusal]) -> None:
-    reasons = {one.finding_id: one.reason for one in refusals}
-    waiting = plans(conn, finding_ids=list(reasons), statuses=("planned", "approved"))
-    mark_stale(conn, {one.plan_id: f"nothing can be planned any more: {reasons[one.finding_id]}" for one in waiting})
+def misfit(plan: FixPlan, target: FixTarget, fix: Fix) -> str | None:
+    """Return why a plan is not what its finding gives now; None when it is."""
+    if plan.fix_key != target.fix_key:
+        return "the finding is at another stage by now"
+    changed = differs(plan, fix)
+    return f"since it was planned, this changed: {changed}" if changed else None
 
 
 # --- plans ------------------------------------------------------------------------------------------------
@@ -275,14 +295,21 @@ def lock_number(conn: Connection, plan_id: int) -> None:
     conn.execute(LOCK_NUMBERS, {"plan_ids": [plan_id]})
 
 
-def suspected_now(
-    conn: Connection, merchant_id: str, plan_ids: Sequence[int], *, as_of: datetime
-) -> Mapping[int, FixTarget]:
+def suspected_now(conn: Connection, chosen: Sequence[FixPlan], *, as_of: datetime) -> Mapping[int, FixTarget]:
     """Return what the classes say now of the plans' objects; nothing of those that are not suspected any more."""
-    values = {"merchant_id": merchant_id, "plan_ids": list(plan_ids), "as_of": as_of}
-    rows = conn.execute(SUSPECTED_NOW, values).mappings().all()
-    found = with_subscriptions(conn, [_target(row) for row in rows])
-    return {row["plan_id"]: one for row, one in zip(rows, found, strict=True)}
+    said = {_object_of(row): row for row in conn.execute(SUSPECTED_NOW, {"as_of": as_of}).mappings()}
+    still_open = _open_among(conn, [one.finding_id for one in chosen])
+    known = {
+        one.plan_id: _target({**said[key], "finding_id": one.finding_id})
+        for one in chosen
+        if one.finding_id in still_open
+        and (key := (one.merchant_id, one.class_name, one.object_type, one.object_id)) in said
+    }
+    return dict(zip(known, with_subscriptions(conn, list(known.values())), strict=True))
+
+
+def _object_of(row: RowMapping) -> tuple[str, str, str, str]:
+    return row["merchant_id"], row["class_name"], row["object_type"], row["object_id"]
 
 
 # --- what became of them ----------------------------------------------------------------------------------
@@ -310,13 +337,13 @@ def mark_applied(
     """Plans that were applied: target, what was set, the shop's function, and the row before, of each."""
     if not done:
         return
+    changes = [
+        {"plan_id": plan.plan_id, "target_id": target_id, "after": after, "function": function, "row_before": row}
+        for plan, target_id, after, function, row in done
+    ]
     values = {
         "merchant_id": merchant_id,
-        "plan_ids": [one[0].plan_id for one in done],
-        "target_ids": [one[1] for one in done],
-        "afters": [json.dumps(one[2], default=str) for one in done],
-        "functions": [one[3] for one in done],
-        "rows_before": [one[4] for one in done],
+        "changes": json.dumps(changes, default=str),
         "actor": actor,
         "run_id": run_id,
     }

@@ -36,10 +36,10 @@ def plan_fixes(
         with engine.begin() as conn:
             mapping = sources.require_mapping(conn)
             now = subscriptions.now(conn)
-            _, found = fix_plans.plan(
+            _, refusals = fix_plans.plan(
                 conn, mapping, merchants, now=now, actor=actor, run_id=run_id, finding_ids=finding_ids
             )
-            return found
+            return [*fix_plans.plans_of_open(conn, merchants, finding_ids), *refusals]
 
     return with_retries(work)
 
@@ -68,8 +68,9 @@ def apply_fixes(
     """Apply automatic plans, planning missing ones first, and those that a person approved; yield each merchant.
 
     Each fix is asked about again under lock before it is written. `is_dry_run` does the same and rolls it back; it
-    calls no function of the shop. `max_fixes` and `max_money` only lower a merchant's limits. `plan_ids`: only these
-    plans. A merchant that the database refuses stops no other: its `failure` says why. At the end what was fixed is compared.
+    calls no function of the shop. `max_fixes` and `max_money` only lower a merchant's limits. `plan_ids`: only
+    these plans. A merchant that the database refuses stops no other: its `failure` says why. At the end what was
+    fixed is compared.
     """
     with reading(engine) as conn:
         mapping = sources.require_mapping(conn)
@@ -246,28 +247,40 @@ def _try_merchant(
     engine: Engine, run: FixRun, merchant_id: str, budget: Budget, plan_ids: Sequence[int] | None
 ) -> MerchantFixes:
     """Do all of it in one transaction that is rolled back; its batches see each other's plans, not their changes."""
+    try:
+        with engine.connect() as conn, conn.begin() as transaction:
+            found = _try_in(conn, run, merchant_id, budget, plan_ids)
+            transaction.rollback()
+    except DBAPIError as error:
+        if is_connection_loss(error):
+            raise
+        return _merchant_fixes(run, merchant_id, budget, 0, 0, (), None, short_text(error))
+    return found
+
+
+def _try_in(
+    conn: Connection, run: FixRun, merchant_id: str, budget: Budget, plan_ids: Sequence[int] | None
+) -> MerchantFixes:
     outcomes: list[FixOutcome] = []
     stopped_by: str | None = None
-    with engine.connect() as conn, conn.begin() as transaction:
-        planned, queue = _plan_in(conn, run, merchant_id, plan_ids)
-        if plan_ids is not None:
-            outcomes += _not_due_in(conn, merchant_id, plan_ids, queue)
-        while queue and budget.stopped_by is None:
-            chosen = queue[: _size(budget)]
-            # The temporary tables go with the savepoint.
-            with conn.begin_nested() as batch:
-                try:
-                    done, later = apply_batch(conn, run, merchant_id, chosen, budget)
-                except ShopIsBusyError:
-                    stopped_by, done, later = "locked", (), ()
-                batch.rollback()
-            if stopped_by:
-                break
-            outcomes += done
-            queue = [*queue[len(chosen) :], *later]
-        outcomes += _left(conn, queue, outcomes)
-        waiting = fix_plans.waiting(conn, merchant_id)
-        transaction.rollback()
+    planned, queue = _plan_in(conn, run, merchant_id, plan_ids)
+    if plan_ids is not None:
+        outcomes += _not_due_in(conn, merchant_id, plan_ids, queue)
+    while queue and budget.stopped_by is None:
+        chosen = queue[: _size(budget)]
+        # The temporary tables go with the savepoint.
+        with conn.begin_nested() as batch:
+            try:
+                done, later = apply_batch(conn, run, merchant_id, chosen, budget)
+            except ShopIsBusyError:
+                stopped_by, done, later = "locked", (), ()
+            batch.rollback()
+        if stopped_by:
+            break
+        outcomes += done
+        queue = [*queue[len(chosen) :], *later]
+    outcomes += _left(conn, queue, outcomes)
+    waiting = fix_plans.waiting(conn, merchant_id)
     return _merchant_fixes(run, merchant_id, budget, planned, waiting, outcomes, stopped_by, None)
 
 

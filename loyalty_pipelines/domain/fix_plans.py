@@ -209,14 +209,15 @@ class MerchantFixes:
             return f"{self.merchant_id} is report only: nothing was planned, nothing was changed."
         verb = "would be applied" if self.is_dry_run else "applied"
         money = ", ".join(f"{amount} {currency}" for currency, amount in self.money.items())
-        parts = [f"{self.applied:,} fixes {verb}" + (f" ({money})" if money else "")]
+        fixes = "1 fix" if self.applied == 1 else f"{self.applied:,} fixes"
+        parts = [f"{fixes} {verb}" + (f" ({money})" if money else "")]
         parts += [
             f"{number:,} {what}"
             for number, what in (
-                (self.stale, "no longer fit what the shop shows"),
+                (self.stale, "not fitting any more"),
                 (self.failed, "failed"),
                 (self.skipped, "left for later"),
-                (self.waiting, "wait for approval"),
+                (self.waiting, "waiting for approval"),
             )
             if number
         ]

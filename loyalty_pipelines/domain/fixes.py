@@ -19,15 +19,22 @@ from loyalty_pipelines.domain.fix_plans import (
     instant,
 )
 
+# What an update says besides, where the shop has a column for it.
+OPTIONAL = ("cancelled_at", "current_period_start")
 HUMAN = "it has no one right answer: docs/runbooks/subscriptions.md says what a person looks at"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """What the shop's mapping gives to fix with: actions, and our words for statuses that it has words for."""
+    """What the shop's mapping gives to fix with.
+
+    `actions`: those that it allows. `statuses`: our words for statuses that it has words for. `columns`: the columns of
+    subscriptions that an update can set.
+    """
 
     actions: Collection[str]
     statuses: Collection[str]
+    columns: Collection[str]
 
 
 class _RefusedError(Exception):
@@ -103,6 +110,7 @@ def _paid_without_subscription(target: FixTarget, means: Means, now: datetime) -
         **period,
         "is_complimentary": False,
     }
+    _require_word(after, means)
     return Fix(
         action=CREATE,
         target_id=None,
@@ -116,6 +124,12 @@ def _paid_without_subscription(target: FixTarget, means: Means, now: datetime) -
     )
 
 
+def _require_word(after: Mapping[str, Any], means: Means) -> None:
+    word = after.get("status")
+    if word is not None and word not in means.statuses:
+        raise _RefusedError(f"the shop has no word for the status {word}: list one in subscriptions.status.{word}")
+
+
 def _number(value: object) -> str | None:
     return None if value is None else f"{Decimal(str(value)):f}"
 
@@ -125,10 +139,11 @@ def _update(target: FixTarget, means: Means, after: Mapping[str, Any], why: str)
     subscription_id = _text(target, "subscription_id")
     if target.subscription is None:
         raise _RefusedError(f"the shop shows no subscription {subscription_id} any more")
-    if "status" in after and after["status"] not in means.statuses:
-        raise _RefusedError(
-            f"the shop has no word for the status {after['status']}: list one in subscriptions.status.{after['status']}"
-        )
+    _require_word(after, means)
+    missing = [name for name in after if name not in means.columns and name not in OPTIONAL]
+    if missing:
+        raise _RefusedError(f"the mapping has no subscriptions.columns.{missing[0]}, which would have to be changed")
+    after = {name: value for name, value in after.items() if name in means.columns}
     before = {name: target.subscription.get(name) for name in after}
     return Fix(
         action=UPDATE,

@@ -46,6 +46,10 @@ FINDS_PROBLEMS = (
     "loyalty alerts close",
     "loyalty metrics push",
     "loyalty contracts check",
+    "loyalty subscriptions check",
+    "loyalty subscriptions apply",
+    # The plan of the test is none that was applied.
+    "loyalty subscriptions undo",
 )
 SHELL = re.compile(r"[<>|&;$]")
 # Runs until Ctrl-C: has a test of its own.
@@ -100,8 +104,10 @@ def test_the_commands_of_a_document_run_as_printed(
         number = _failed_mail(engine) if command.startswith("loyalty notifications") else 0
         number = _parked_item(engine) if command.startswith("loyalty queue") else number
         number = _changed_history(engine) if command.startswith("loyalty integrity") else number
+        number, plan = _planned_fix(engine) if command.startswith("loyalty subscriptions") else (number, 0)
         run_id = _run_that_took_points(engine) if "RUN_ID" in command else ""
-        run(re.sub(r"\bNUMBER\b", str(number), command.replace("RUN_ID", run_id)), environment, tmp_path)
+        filled = re.sub(r"\bPLAN\b", str(plan), command.replace("RUN_ID", run_id))
+        run(re.sub(r"\bNUMBER\b", str(number), filled), environment, tmp_path)
 
 
 def run(command: str, environment: dict[str, str], folder: Path) -> None:
@@ -179,6 +185,24 @@ def _changed_history(engine: Engine) -> int:
                 "FROM loyalty.findings WHERE class = 'history_changed' RETURNING finding_id"
             )
         ).scalar_one()
+
+
+def _planned_fix(engine: Engine) -> tuple[int, int]:
+    """Return the numbers of an open finding and of its plan; whatever was done about the one before."""
+    with engine.begin() as conn:
+        return tuple(
+            conn.execute(
+                text(
+                    "WITH f AS (INSERT INTO loyalty.findings (merchant_id, subject, class, severity, object_type,"
+                    " object_id, policy) VALUES ('1', 'subscriptions', 'subscription_without_payment', 'error',"
+                    " 'subscription', gen_random_uuid()::text, 'P') RETURNING *) INSERT INTO loyalty.fix_plans"
+                    " (merchant_id, fix_key, finding_id, class, object_type, object_id, policy, action, before, after,"
+                    " evidence, explanation, planned_by, expires_at) SELECT merchant_id, object_id, finding_id, class,"
+                    " object_type, object_id, policy, 'update_subscription', '{}', '{}', '{}', 'It is cancelled.', 't',"
+                    " now() + interval '1 day' FROM f RETURNING finding_id, plan_id"
+                )
+            ).one()
+        )
 
 
 def _run_that_took_points(engine: Engine) -> str:

@@ -7,7 +7,7 @@ WITH applied AS (
         applied_by = :actor,
         applied_at = now(),
         target_id = n.target_id,
-        after = CAST(n.after AS jsonb),
+        after = n.after,
         function = n.function,
         row_before = CAST(n.row_before AS jsonb),
         row_after = CASE
@@ -17,10 +17,8 @@ WITH applied AS (
         END,
         failure = NULL,
         run_id = coalesce(CAST(:run_id AS text), p.run_id)
-    FROM unnest(
-        CAST(:plan_ids AS bigint[]), CAST(:target_ids AS text[]), CAST(:afters AS text[]), CAST(:functions AS text[]),
-        CAST(:rows_before AS text[])
-    ) AS n (plan_id, target_id, after, function, row_before)
+    FROM jsonb_to_recordset(CAST(:changes AS jsonb))
+    AS n (plan_id bigint, target_id text, after jsonb, function text, row_before text)
     WHERE p.merchant_id = :merchant_id AND p.plan_id = n.plan_id
     RETURNING p.merchant_id, p.object_type, p.object_id, p.action, p.target_id
 )

@@ -2,5 +2,5 @@
 -- is given: it is called for locked plans that are not applied.
 SELECT
     n.plan_id,
-    loyalty_source.create_subscription(CAST(n.given AS jsonb)) AS target_id
-FROM unnest(CAST(:plan_ids AS bigint[]), CAST(:given AS text[])) AS n (plan_id, given);
+    loyalty_source.create_subscription(n.given) AS target_id
+FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS n (plan_id bigint, given jsonb);

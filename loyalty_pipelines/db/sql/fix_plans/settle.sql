@@ -12,13 +12,9 @@ WHERE
     AND (CAST(:merchant_ids AS text[]) IS NULL OR p.merchant_id = ANY(CAST(:merchant_ids AS text[])))
     AND (
         p.expires_at <= now()
-        OR NOT EXISTS (
+        OR EXISTS (
             SELECT 1
             FROM loyalty.findings AS f
-            WHERE
-                f.merchant_id = p.merchant_id
-                AND f.finding_id = p.finding_id
-                AND f.closed_at IS NULL
-                AND f.accepted_at IS NULL
+            WHERE f.finding_id = p.finding_id AND (f.closed_at IS NOT NULL OR f.accepted_at IS NOT NULL)
         )
     );

@@ -3,8 +3,7 @@
 SELECT
     n.plan_id,
     CASE
-        WHEN loyalty_source.update_subscription(CAST(:merchant_id AS text), n.target_id, CAST(n.given AS jsonb))
+        WHEN loyalty_source.update_subscription(CAST(:merchant_id AS text), n.target_id, n.given)
             THEN n.target_id
     END AS target_id
-FROM unnest(CAST(:plan_ids AS bigint[]), CAST(:target_ids AS text[]), CAST(:given AS text[]))
-AS n (plan_id, target_id, given);
+FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS n (plan_id bigint, target_id text, given jsonb);
