@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.engine import reading, with_retries
+from loyalty_pipelines.db.sources import require_shop
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.db.subscriptions import now
 from loyalty_pipelines.domain.subscription_report import (
@@ -43,7 +44,8 @@ def report_subscriptions(engine: Engine, merchant_id: str | None = None, *, time
 
 
 def report(conn: Connection, merchant_id: str | None, *, timezone: ZoneInfo) -> SubscriptionReport:
-    """Return the report of a merchant or of all, as of the transaction."""
+    """Return the report of a merchant or of all, as of the transaction; raise `NoMappingError`."""
+    require_shop(conn)
     as_of = now(conn)
     days = _days(as_of, timezone)
     values = {"subject": SUBJECT, "merchant_id": merchant_id}

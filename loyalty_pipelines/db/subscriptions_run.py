@@ -72,7 +72,9 @@ def check(
                 engine, checking, group, is_full=is_group_full, is_every=every and len(group) == len(known)
             )
         # A merchant that nothing is known of has nothing wrong.
-        yield from (MerchantComparison(merchant_id=one, is_full=True) for one in sorted(set(merchants or ()) - set(known)))
+        yield from (
+            MerchantComparison(merchant_id=one, is_full=True) for one in sorted(set(merchants or ()) - set(known))
+        )
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class SubscriptionReport:
 
     def by_merchant(self) -> Sequence["MerchantReport"]:
         """Return every merchant's part, the one with most findings first."""
-        classes, ages, trend = (_grouped(lines) for lines in (self.classes, self.ages, self.trend))
+        classes, ages, trend = _grouped(self.classes), _grouped(self.ages), _grouped(self.trend)
         found = [
             MerchantReport(
                 merchant=one,
@@ -183,7 +183,9 @@ Line = TypeVar("Line", ClassLine, AgeLine, TrendLine)
 
 def money_of(ages: Iterable[AgeLine]) -> Mapping[str, Decimal]:
     """Return the sums by currency; of a currency in which nothing is at risk: no sum, of none at all: none."""
-    return {name: amount for name, amount in amounts_by_currency((o.currency, o.amount) for o in ages).items() if amount}
+    return {
+        name: amount for name, amount in amounts_by_currency((o.currency, o.amount) for o in ages).items() if amount
+    }
 
 
 def money_text(money: Mapping[str, Decimal]) -> str:

@@ -1,6 +1,6 @@
--- Merchants that were not compared in full within the last :hours hours, and merchants whose last comparison failed. One that
--- never was counts from its oldest change that waits, and from the newest comparison of anybody: where nights go on, the next
--- one takes it, too. Reads small tables and the inbox only; merchant_jobs_pkey.
+-- Merchants that were not compared in full within the last :hours hours, and merchants whose last comparison failed.
+-- One that never was counts from its oldest change that waits, and from the newest comparison of anybody: where nights go on,
+-- the next one takes it, too. Reads small tables and the inbox only; merchant_jobs_pkey.
 WITH jobs AS MATERIALIZED (
     SELECT
         j.merchant_id,
@@ -27,7 +27,7 @@ FROM (
     UNION
     SELECT f.merchant_id FROM loyalty.findings AS f WHERE f.subject = :subject AND f.closed_at IS NULL
     UNION
-    SELECT w.merchant_id FROM waiting AS w
+    SELECT i.merchant_id FROM waiting AS i
 ) AS m
 CROSS JOIN (SELECT max(a.applied_at) AS applied_at FROM loyalty.source_mapping AS a) AS mapping
 CROSS JOIN (SELECT max(n.succeeded_at) AS succeeded_at FROM jobs AS n) AS newest
