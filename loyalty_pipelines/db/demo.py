@@ -41,7 +41,8 @@ def prepare(conn: Connection, *, merchants: int, is_allowed: bool = True) -> Non
     Raises `ConfigurationError` when the database reads another shop: the demo would write orders nobody reads.
     """
     mapping = sources.current(conn)
-    if mapping is not None and mapping.yaml_text != sample_shop.mapping().yaml_text:
+    is_ours = mapping is None or sample_shop.is_older(mapping) or mapping.yaml_text == sample_shop.mapping().yaml_text
+    if not is_ours:
         raise ConfigurationError(
             "This database reads a shop of its own (see 'loyalty sources show'), and the demo would mix made-up "
             "orders into it. Unset LOYALTY_DATABASE_URL, or set LOYALTY_HOME to an empty folder, and try again."

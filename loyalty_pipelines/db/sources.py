@@ -20,6 +20,7 @@ from loyalty_pipelines.domain.source_mapping import (
     MappingProblem,
     MappingWithdrawnError,
     NoMappingError,
+    OutdatedViewsError,
     SourceMapping,
     SourceMappingError,
     parse_mapping,
@@ -27,6 +28,7 @@ from loyalty_pipelines.domain.source_mapping import (
 
 LOCK = load("sources/lock")
 STORE = load("sources/store")
+HAS_LATER_COLUMNS = load("sources/has_later_columns")
 CURRENT = load("sources/current")
 STORE_WITHDRAWAL = load("sources/store_withdrawal")
 GET_LOCK_TIMEOUT = load("sources/lock_timeout")
@@ -100,6 +102,27 @@ def _required(conn: Connection, *, even_withdrawn: bool = False) -> Row:
     if row.is_withdrawn and not even_withdrawn:
         raise MappingWithdrawnError
     return row
+
+
+def require_columns(conn: Connection) -> None:
+    """Raise `OutdatedViewsError` when the views were made by a version that knew fewer columns and functions.
+
+    Raises `NoMappingError` as `require_shop` does, because then no views are to be expected.
+    """
+    _required(conn)
+    if not conn.execute(HAS_LATER_COLUMNS).scalar_one():
+        raise OutdatedViewsError
+
+
+def is_outdated(conn: Connection) -> bool:
+    """True when a mapping is in force whose views were made by an older version."""
+    try:
+        require_columns(conn)
+    except OutdatedViewsError:
+        return True
+    except NoMappingError:
+        return False
+    return False
 
 
 def withdraw(conn: Connection) -> None:

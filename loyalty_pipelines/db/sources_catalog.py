@@ -27,6 +27,7 @@ class ColumnInfo:
     """A column of the shop.
 
     `has_default`: a row without it gets one, identity included. `is_generated`: a row can't be given one.
+    `sequence_name`: of a serial column; `can_share_sequence`: the pipeline may use it, or the current user can let it.
     `base_type` is the catalogue's short name (`int8`, `varchar`), domains resolved; empty for types that PostgreSQL
     does not bring along.
     """
@@ -38,6 +39,9 @@ class ColumnInfo:
     is_not_null: bool
     has_default: bool
     is_generated: bool
+    sequence_schema: str | None
+    sequence_name: str | None
+    can_share_sequence: bool
     collation_schema: str | None
     collation_name: str | None
     is_deterministic: bool

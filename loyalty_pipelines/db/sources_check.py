@@ -68,7 +68,7 @@ def _problem(path: str, found: str, exists: str, advice: str) -> MappingProblem:
 
 def _rights_problems(rights: Rights, mapping: SourceMapping) -> Iterator[MappingProblem]:
     if not (rights.has_schema and rights.has_tables and rights.has_capture_role):
-        found = "found no schema loyalty_source, role loyalty_capture or one of its inboxes"
+        found = "found no schema loyalty_source, role loyalty_capture or table loyalty.order_inbox"
         yield _problem("database", found, "", "run loyalty init first")
         return
     if not rights.can_create:

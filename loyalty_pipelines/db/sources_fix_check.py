@@ -124,6 +124,11 @@ def _creation_problems(part: MappedRelation, info: RelationInfo) -> Iterator[Map
     if not (makes_own_ids(key, info) or takes_our_ids(key)):
         found = f"found key {shorten(key.name)} of type {key.shown_type} without a default"
         yield _problem(path, found, "a new subscription would have no id", f"give it a default, {OR_A_FUNCTION}")
+    for column in info.columns:
+        if column.sequence_name and column.name not in given - {key.name} and not column.can_share_sequence:
+            found = f"found no right of loyalty_pipeline to number {shorten(column.name)}"
+            advice = f"GRANT USAGE ON SEQUENCE {column.sequence_schema}.{column.sequence_name} TO loyalty_pipeline"
+            yield _problem(path, found, f"it belongs to {info.owner}", f"run as {info.owner}: {advice}")
 
 
 def makes_own_ids(key: ColumnInfo, info: RelationInfo) -> bool:

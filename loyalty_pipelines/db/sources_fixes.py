@@ -30,6 +30,8 @@ ROW_FUNCTIONS: dict[str, tuple[str, str, LiteralString]] = {
     "subscriptions": ("raw_subscriptions", "subscription_row", "p_subscription_id"),
 }
 """The view of raw rows, the function that reads one, and what its second parameter is called."""
+# The same row is the same text in every session: undoing a fix asks whether a row is still what it was.
+SAME_TEXT = sql.SQL("SET TimeZone = 'UTC'\nSET extra_float_digits = 1")
 WRITABLE = sql.Identifier("loyalty_source", "writable_subscriptions")
 WRITERS: dict[str, tuple[LiteralString, LiteralString, tuple[str, ...]]] = {
     "lock_subscription": ("p_merchant_id text, p_subscription_id text", "jsonb", WRITES := ("create", "update")),
@@ -59,6 +61,8 @@ def fix_statements(mapping: SourceMapping, relations: Relations) -> Iterator[sql
     if part is None or info is None or not wanted:
         return
     yield from writable_view(part, info)
+    if "create" in wanted:
+        yield from sequence_grants(info)
     for function, (parameters, result, actions) in WRITERS.items():
         if wanted.intersection(actions):
             yield from writer(function, parameters, result, writer_body(function, part, info, mapping.timezone))
@@ -82,7 +86,8 @@ def row_statements(name: str, mapping: SourceMapping, relations: Relations) -> I
             view, is_row(name, part, info, key_parameter)
         )
     parameters = sql.SQL("p_merchant_id text, {} text").format(sql.SQL(key_parameter))
-    yield from function_statements(function, parameters, sql.SQL("jsonb"), sql.SQL("LANGUAGE sql STABLE"), body)
+    language = sql.SQL("LANGUAGE sql STABLE\n{}").format(SAME_TEXT)
+    yield from function_statements(function, parameters, sql.SQL("jsonb"), language, body)
 
 
 def raw_query(
@@ -136,10 +141,20 @@ def writable_view(part: MappedRelation, info: RelationInfo) -> Iterator[sql.Comp
     yield sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO loyalty_pipeline").format(WRITABLE)
 
 
+def sequence_grants(info: RelationInfo) -> Iterator[sql.Composable]:
+    """Yield the rights on what numbers rows: a default is computed with the rights of whoever inserts."""
+    for column in info.columns:
+        if column.sequence_name:
+            sequence = sql.Identifier(column.sequence_schema or "public", column.sequence_name)
+            yield sql.SQL("GRANT USAGE ON SEQUENCE {} TO loyalty_pipeline").format(sequence)
+
+
 def writer(
     function: str, parameters: LiteralString, result: LiteralString, body: sql.Composable
 ) -> Iterator[sql.Composable]:
-    language = sql.SQL("LANGUAGE plpgsql VOLATILE")
+    # What writes runs in its caller's settings: the shop's defaults and triggers may read them.
+    settings = SAME_TEXT if function == "lock_subscription" else sql.SQL("")
+    language = sql.SQL("LANGUAGE plpgsql VOLATILE\n{}").format(settings)
     yield from function_statements(function, sql.SQL(parameters), sql.SQL(result), language, body)
 
 

@@ -36,6 +36,7 @@ SUSPICIONS = load("subscriptions/suspicions")
 TOUCHED = [
     load(f"subscriptions/{name}")
     for name in (
+        "changed_payments",
         "touched_customers",
         "touched_orders",
         "touched_subscriptions",
@@ -47,7 +48,13 @@ ANALYZE_SOURCES = load("subscriptions/analyze_sources")
 LOOKED_AT = load("subscriptions/looked_at")
 PREPARE_ROWS = [
     load(f"subscriptions/{name}")
-    for name in ("create_plans", "create_subscriptions", "create_payments", "analyze_rows", "drop_second_links")
+    for name in (
+        "create_plans",
+        "create_subscriptions",
+        "create_payments",
+        "analyze_rows",
+        "drop_second_links",
+    )
 ]
 FOLD_REFUNDS = load("subscriptions/fold_refunds_of_checked")
 LINK_BY_PLAN = load("subscriptions/link_by_plan")
@@ -55,7 +62,14 @@ CREATE_REPEATED = load("subscriptions/create_repeated")
 FOLD_REPEATED_REFUNDS = load("subscriptions/fold_refunds_of_repeated")
 PREPARE_FACTS = [
     load(f"subscriptions/{name}")
-    for name in ("create_chains", "analyze_chains", "create_steps", "create_duplicates", "create_orders")
+    for name in (
+        "create_chains",
+        "analyze_chains",
+        "create_uncovered",
+        "create_steps",
+        "create_duplicates",
+        "create_orders",
+    )
 ]
 FIND = {one.code: [load(f"subscriptions/{name}") for name in one.files] for one in CLASSES}
 NOT_CHECKED = load("subscriptions/not_checked")

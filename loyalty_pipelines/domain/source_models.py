@@ -59,6 +59,16 @@ class MappingWithdrawnError(NoMappingError):
         )
 
 
+class OutdatedViewsError(ConfigurationError):
+    """The mapping was applied by an older version, whose views lack columns and functions."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The views in 'loyalty_source' are of an older version: run 'loyalty sources apply --file F' again "
+            "('loyalty sources show' prints the last mapping)."
+        )
+
+
 class SourceMappingError(ConfigurationError):
     """A source mapping cannot be used; `problems` holds every reason, not only the first."""
 

@@ -182,7 +182,7 @@ def test_a_query_needs_the_views_that_it_names() -> None:
         (
             {**QUERY, "keys": "order_number"},
             'one_of_mine_0.keys[0] (line 9): found "order_number"; only ids may be shown, because they are no personal '
-            "data; ids here are merchant_id, order_id, customer_id, store_id.",
+            "data; ids here are merchant_id, order_id, customer_id, store_id, plan_id.",
         ),
         (
             {"expect": "expect_compound_columns_to_be_unique", "column_list": "[order_id]"},

@@ -108,11 +108,14 @@ COMMENT ON TABLE loyalty.fix_plans IS
 'What would put a finding right: planned, approved by a person or automatic, applied, undone. Never deleted.';
 COMMENT ON COLUMN loyalty.fix_plans.fix_key IS
 'Names the finding and what is done about it. A shop''s function gets it, too, so that it can do it once.';
-COMMENT ON COLUMN loyalty.fix_plans.target_id IS 'The subscription, payment or order that is changed; of a new one, once it is there.';
-COMMENT ON COLUMN loyalty.fix_plans.before IS 'The columns that the fix changes, as they are, in the words of loyalty_source.';
+COMMENT ON COLUMN loyalty.fix_plans.target_id IS
+'The subscription, payment or order that is changed; of a new one, once it is there.';
+COMMENT ON COLUMN loyalty.fix_plans.before IS
+'The columns that the fix changes, as they are, in the words of loyalty_source.';
 COMMENT ON COLUMN loyalty.fix_plans.after IS 'The same columns as the fix sets them.';
 COMMENT ON COLUMN loyalty.fix_plans.inverse IS 'What undoing it does. NULL: it can''t be undone.';
-COMMENT ON COLUMN loyalty.fix_plans.row_before IS 'The shop''s row before the fix, column by column as the shop has it; undoing puts it back.';
+COMMENT ON COLUMN loyalty.fix_plans.row_before IS
+'The shop''s row before the fix, column by column as the shop has it; undoing puts it back.';
 COMMENT ON COLUMN loyalty.fix_plans.row_after IS 'The shop''s row after the fix: undoing it asks whether it is still that.';
 
 -- Daily mails --------------------------------------------------------------------------------------------

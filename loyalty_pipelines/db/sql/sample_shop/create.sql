@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS sample_shop.refunds (
 
 CREATE INDEX IF NOT EXISTS refunds_by_order ON sample_shop.refunds (merchant_id, order_id);
 
--- What shops that sell subscriptions have besides. Made later than the tables above, so that an older sample shop gets it, too.
+-- What shops that sell subscriptions have besides. Made later than the tables above: an older sample shop gets it, too.
 ALTER TABLE sample_shop.orders ADD COLUMN IF NOT EXISTS plan_id text COLLATE "C";
 ALTER TABLE sample_shop.orders ADD COLUMN IF NOT EXISTS discount numeric NOT NULL DEFAULT 0;
 ALTER TABLE sample_shop.orders ADD COLUMN IF NOT EXISTS points_discount numeric;

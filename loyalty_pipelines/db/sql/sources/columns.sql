@@ -22,6 +22,11 @@ SELECT
     a.attnotnull AS is_not_null,
     a.atthasdef OR a.attidentity <> '' OR own.typdefault IS NOT NULL AS has_default,
     a.attgenerated <> '' OR a.attidentity = 'a' AS is_generated,
+    q.relname::text AS sequence_name,
+    qn.nspname::text AS sequence_schema,
+    coalesce(
+        has_sequence_privilege('loyalty_pipeline', q.oid, 'USAGE') OR pg_has_role(q.relowner, 'USAGE'), true
+    ) AS can_share_sequence,
     l.collname::text AS collation_name,
     ln.nspname::text AS collation_schema,
     coalesce(l.collisdeterministic, true) AS is_deterministic
@@ -30,6 +35,17 @@ INNER JOIN pg_catalog.pg_type AS t ON b.type_oid = t.oid AND t.typtype <> 'd'
 INNER JOIN pg_catalog.pg_attribute AS a
     ON a.attrelid = CAST(CAST(:relation_oid AS bigint) AS oid) AND b.attnum = a.attnum
 INNER JOIN pg_catalog.pg_type AS own ON a.atttypid = own.oid
+-- A serial column's sequence. Whoever inserts needs a right on it; on an identity column's nobody does.
+LEFT JOIN pg_catalog.pg_depend AS d
+    ON
+        d.classid = 'pg_catalog.pg_class'::regclass
+        AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        AND a.attrelid = d.refobjid
+        AND a.attnum = d.refobjsubid
+        AND d.deptype = 'a'
+        AND EXISTS (SELECT 1 FROM pg_catalog.pg_class AS s WHERE s.oid = d.objid AND s.relkind = 'S')
+LEFT JOIN pg_catalog.pg_class AS q ON d.objid = q.oid
+LEFT JOIN pg_catalog.pg_namespace AS qn ON q.relnamespace = qn.oid
 LEFT JOIN pg_catalog.pg_collation AS l ON a.attcollation = l.oid
 LEFT JOIN pg_catalog.pg_namespace AS ln ON l.collnamespace = ln.oid
 ORDER BY a.attnum;

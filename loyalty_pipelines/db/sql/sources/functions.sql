@@ -13,7 +13,8 @@ SELECT
     p.prokind = 'f'
     AND NOT p.proretset
     AND p.prorettype = 'text'::regtype
-    AND p.proargtypes::oid[] = ARRAY['jsonb'::regtype]::oid[] AS fits,
+    AND p.pronargs = 1
+    AND p.proargtypes[0] = 'jsonb'::regtype AS fits,
     has_schema_privilege('loyalty_pipeline', n.oid, 'USAGE')
     AND has_function_privilege('loyalty_pipeline', p.oid, 'EXECUTE') AS is_allowed
 FROM pg_catalog.pg_proc AS p

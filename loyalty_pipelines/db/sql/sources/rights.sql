@@ -5,7 +5,7 @@ SELECT
     u.rolsuper AS is_superuser,
     s.oid IS NOT NULL AS has_schema,
     coalesce(has_schema_privilege(s.oid, 'CREATE'), false) AS can_create,
-    i.oid IS NOT NULL AND si.oid IS NOT NULL AND m.oid IS NOT NULL AS has_tables,
+    i.oid IS NOT NULL AND m.oid IS NOT NULL AS has_tables,
     coalesce(
         has_schema_privilege(l.oid, 'USAGE')
         AND has_table_privilege(m.oid, 'INSERT')
@@ -34,7 +34,6 @@ FROM pg_catalog.pg_roles AS u
 LEFT JOIN pg_catalog.pg_namespace AS s ON s.nspname = 'loyalty_source'
 LEFT JOIN pg_catalog.pg_namespace AS l ON l.nspname = 'loyalty'
 LEFT JOIN pg_catalog.pg_class AS i ON l.oid = i.relnamespace AND i.relname = 'order_inbox'
-LEFT JOIN pg_catalog.pg_class AS si ON l.oid = si.relnamespace AND si.relname = 'subscription_inbox'
 LEFT JOIN pg_catalog.pg_class AS m ON l.oid = m.relnamespace AND m.relname = 'source_mapping'
 LEFT JOIN pg_catalog.pg_roles AS c ON c.rolname = 'loyalty_capture'
 WHERE u.rolname = current_user;

@@ -29,6 +29,7 @@ CROSS JOIN LATERAL (
 ) AS price
 WHERE
     p.status = 'captured'
+    AND p.refunded_amount > 0
     AND p.refunded_amount > p.amount * m.tolerance
     AND p.refunded_amount < p.amount
     AND s.status IN ('active', 'past_due')

@@ -10,23 +10,21 @@ SELECT
     'subscription',
     s.subscription_id,
     'P',
-    coalesce(s.amount, pl.amount, 0),
-    coalesce(s.currency, pl.currency),
+    coalesce(s.amount, s.plan_amount, 0),
+    coalesce(s.currency, s.plan_currency),
     jsonb_strip_nulls(jsonb_build_object(
         'subscription_id', s.subscription_id, 'customer_id', s.customer_id, 'plan_id', s.plan_id,
-        'subscription_status', s.status, 'period_end', s.end_at, 'paid_until', c.reaches_at
+        'subscription_status', s.status, 'period_end', s.end_at, 'paid_until', s.reaches_at
     )),
-    c.captured_at + greatest(interval '15 minutes', m.grace)
-FROM checked_subscriptions AS s
+    s.captured_at + greatest(interval '15 minutes', m.grace)
+FROM uncovered_subscriptions AS s
 INNER JOIN checked_merchants AS m ON m.merchant_id = s.merchant_id
-INNER JOIN paid_chains AS c ON c.merchant_id = s.merchant_id AND c.subscription_id = s.subscription_id
-LEFT JOIN checked_plans AS pl ON pl.merchant_id = s.merchant_id AND pl.plan_id = s.plan_id
 WHERE
     (s.status IN ('active', 'past_due') OR (s.status = 'expired' AND s.cancelled_at IS NULL))
-    AND c.reaches_at > CAST(:as_of AS timestamptz)
-    AND c.reaches_at > s.end_at + CASE
-        WHEN c.is_given THEN interval '1 day'
-        ELSE greatest(interval '1 day', coalesce(pl.lasts, interval '1 month') / 10)
+    AND s.reaches_at > CAST(:as_of AS timestamptz)
+    AND s.reaches_at > s.end_at + CASE
+        WHEN s.is_given THEN interval '1 day'
+        ELSE greatest(interval '1 day', s.lasts / 10)
     END
 UNION ALL
 SELECT

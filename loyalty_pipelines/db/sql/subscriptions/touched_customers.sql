@@ -1,19 +1,7 @@
 -- Whose rows have to be compared: the customers of what changed, by the payment, its order and its subscription. Gone at the end
 -- of the transaction. Indexes: the shop's primary keys.
 CREATE TEMPORARY TABLE touched_customers ON COMMIT DROP AS
-WITH payments AS MATERIALIZED (
-    SELECT p.*
-    FROM (
-        SELECT
-            array_agg(c.merchant_id) AS merchant_ids,
-            array_agg(c.object_id) AS ids
-        FROM changed_objects AS c
-        WHERE c.relation = 'payments'
-    ) AS k
-    CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
-),
-
-orders AS MATERIALIZED (
+WITH orders AS MATERIALIZED (
     SELECT
         o.merchant_id,
         o.order_id,
@@ -32,7 +20,7 @@ orders AS MATERIALIZED (
             SELECT
                 p.merchant_id,
                 p.order_id
-            FROM payments AS p
+            FROM changed_payments AS p
             WHERE p.order_id IS NOT NULL
         ) AS w
     ) AS k
@@ -57,7 +45,7 @@ subscriptions AS MATERIALIZED (
             SELECT
                 p.merchant_id,
                 p.subscription_id
-            FROM payments AS p
+            FROM changed_payments AS p
             WHERE p.subscription_id IS NOT NULL
         ) AS w
     ) AS k
@@ -71,7 +59,7 @@ FROM (
     SELECT
         p.merchant_id,
         p.customer_id
-    FROM payments AS p
+    FROM changed_payments AS p
     UNION
     SELECT
         o.merchant_id,

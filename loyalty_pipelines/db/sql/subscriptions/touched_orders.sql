@@ -10,14 +10,7 @@ UNION
 SELECT
     p.merchant_id,
     p.order_id
-FROM (
-    SELECT
-        array_agg(c.merchant_id) AS merchant_ids,
-        array_agg(c.object_id) AS ids
-    FROM changed_objects AS c
-    WHERE c.relation = 'payments'
-) AS k
-CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+FROM changed_payments AS p
 WHERE p.order_id IS NOT NULL
 UNION
 SELECT

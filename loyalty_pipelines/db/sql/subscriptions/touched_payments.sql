@@ -4,14 +4,7 @@ CREATE TEMPORARY TABLE source_payments ON COMMIT DROP AS
 SELECT DISTINCT ON (p.merchant_id, p.payment_id) p.*
 FROM (
     SELECT p.*
-    FROM (
-        SELECT
-            array_agg(c.merchant_id) AS merchant_ids,
-            array_agg(c.object_id) AS ids
-        FROM changed_objects AS c
-        WHERE c.relation = 'payments'
-    ) AS k
-    CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+    FROM changed_payments AS p
     UNION ALL
     SELECT p.*
     FROM (

@@ -36,14 +36,7 @@ FROM (
             SELECT
                 p.merchant_id,
                 p.subscription_id
-            FROM (
-                SELECT
-                    array_agg(c.merchant_id) AS merchant_ids,
-                    array_agg(c.object_id) AS ids
-                FROM changed_objects AS c
-                WHERE c.relation = 'payments'
-            ) AS k
-            CROSS JOIN LATERAL loyalty_source.payments_by_ids(k.merchant_ids, k.ids) AS p
+            FROM changed_payments AS p
             WHERE p.subscription_id IS NOT NULL
         ) AS w
     ) AS k
