@@ -128,7 +128,7 @@ CREATE TABLE loyalty.subscription_mails (
     failure text
 );
 COMMENT ON TABLE loyalty.subscription_mails IS
-'The daily summary of payments and subscriptions: sent once for a day of the platform''s time zone, however often the report runs.';
+'The daily summary: sent once for a day of the platform''s time zone, however often its report runs.';
 
 -- Rules as functions --------------------------------------------------------------------------------------
 

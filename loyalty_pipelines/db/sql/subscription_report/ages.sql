@@ -1,5 +1,5 @@
--- How old what is open is, by merchant and currency: of each object the largest amount, and the age of its oldest finding, so
--- that the buckets add up to the money at risk. Buckets end after 1 hour, 1 day, 7 days, 30 days. Index findings_open.
+-- How old what is open is, by merchant and currency: of each object the largest amount, and the age of its oldest finding,
+-- so that the buckets add up to the money at risk. Buckets end after 1 hour, 1 day, 7 days, 30 days. Index findings_open.
 SELECT
     o.merchant_id,
     o.currency,

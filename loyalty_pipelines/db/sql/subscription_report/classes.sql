@@ -1,5 +1,5 @@
--- Findings that are open and not accepted, by merchant, class, policy and currency; those of the last day, and those that were
--- closed in it. Indexes findings_open, findings_closed.
+-- Findings that are open and not accepted, by merchant, class, policy and currency; those of the last day, and those that
+-- were closed in it. Indexes findings_open, findings_closed.
 SELECT
     f.merchant_id,
     f.class AS class_name,

@@ -1,5 +1,5 @@
--- What was open and not accepted at each of these instants, by merchant and currency, by what findings say of themselves now: of
--- each object the largest amount. Indexes findings_open, findings_closed.
+-- What was open and not accepted at each of these instants, by merchant and currency, by what findings say of themselves
+-- now: of each object the largest amount. Indexes findings_open, findings_closed.
 WITH known AS MATERIALIZED (
     SELECT
         f.merchant_id,

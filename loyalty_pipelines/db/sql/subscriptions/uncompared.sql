@@ -1,6 +1,6 @@
 -- Merchants that were not compared in full within the last :hours hours, and merchants whose last comparison failed.
--- One that never was counts from its oldest change that waits, and from the newest comparison of anybody: where nights go on,
--- the next one takes it, too. Reads small tables and the inbox only; merchant_jobs_pkey.
+-- One that never was counts from its oldest change that waits, and from the newest comparison of anybody: where nights go
+-- on, the next one takes it, too. Reads small tables and the inbox only; merchant_jobs_pkey.
 WITH jobs AS MATERIALIZED (
     SELECT
         j.merchant_id,
