@@ -13,6 +13,7 @@ COLUMNS = load("sources/columns")
 RELATION_NAMES = load("sources/relation_names")
 TIME_ZONES = load("sources/time_zones")
 RIGHTS = load("sources/rights")
+WRITABLE = load("sources/writable")
 FUNCTIONS = load("sources/functions")
 CAPTURE_TRIGGERS = load("sources/capture_triggers")
 
@@ -52,9 +53,8 @@ class RelationInfo:
     """A relation of the shop, its columns in order, and what the current user may do with it.
 
     `kind` is pg_class.relkind: r table, p partitioned table, v view, m materialized view, f foreign table.
-    `missing_rights`: those of INSERT, UPDATE, DELETE that the current user lacks. `is_writable`: PostgreSQL can do all
-    three, by its own rules for views or by INSTEAD OF triggers. `hides_rows`: row security keeps rows from the current
-    user. `unique_keys`: the columns of each unique index.
+    `missing_rights`: those of INSERT, UPDATE, DELETE that the current user lacks. `hides_rows`: row security keeps rows
+    from the current user. `unique_keys`: the columns of each unique index.
     """
 
     schema_name: str
@@ -66,7 +66,6 @@ class RelationInfo:
     can_select: bool
     can_trigger: bool
     missing_rights: str
-    is_writable: bool
     hides_rows: bool
     owner: str
     unique_keys: Sequence[Sequence[str]]
@@ -162,6 +161,12 @@ def read_relations(conn: Connection, mapping: SourceMapping) -> Relations:
 def read_relation_names(conn: Connection) -> list[tuple[str, str]]:
     """Return schema and name of every relation that could be mapped."""
     return [(row.schema_name, row.table_name) for row in conn.execute(RELATION_NAMES)]
+
+
+def read_is_writable(conn: Connection, relation: RelationInfo) -> bool:
+    """True when PostgreSQL can write there: a table, or a view by its own rules or by INSTEAD OF triggers."""
+    values = {"schema_name": relation.schema_name, "table_name": relation.table_name}
+    return conn.execute(WRITABLE, values).scalar_one()
 
 
 def read_functions(conn: Connection, name: FunctionName) -> list[FunctionInfo]:

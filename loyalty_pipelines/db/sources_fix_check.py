@@ -11,6 +11,7 @@ from loyalty_pipelines.db.sources_catalog import (
     RelationInfo,
     Relations,
     read_functions,
+    read_is_writable,
 )
 from loyalty_pipelines.domain.source_mapping import (
     FixAction,
@@ -51,7 +52,7 @@ def fix_problems(conn: Connection, mapping: SourceMapping, relations: Relations)
     written = {name: action for name, action in fixes.actions.items() if action.is_write}
     if part is None or info is None or not written:
         return
-    yield from _write_problems(written, part, info)
+    yield from _write_problems(written, part, info, is_writable=read_is_writable(conn, info))
     # Columns that don't exist are told already.
     if "create_subscription" in written and all(info.column(name) for name in part.columns.values()):
         yield from _creation_problems(part, info)
@@ -88,11 +89,11 @@ def _near(functions: list[FunctionInfo], same_name: list[FunctionInfo], name: Fu
 
 
 def _write_problems(
-    written: dict[str, FixAction], part: MappedRelation, info: RelationInfo
+    written: dict[str, FixAction], part: MappedRelation, info: RelationInfo, *, is_writable: bool
 ) -> Iterator[MappingProblem]:
     shown = f"{info.schema_name}.{info.table_name}"
     for name in written:
-        if not info.is_writable:
+        if not is_writable:
             exists = "PostgreSQL can't insert, update and delete there"
             advice = f"map the table or a simple view, {OR_A_FUNCTION}"
             yield _problem(f"fixes.{name}", f"found write, and subscriptions in {shorten(shown)}", exists, advice)

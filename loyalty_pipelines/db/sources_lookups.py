@@ -166,7 +166,7 @@ def set_function(
 ) -> Iterator[sql.Composable]:
     """Yield a function over many keys: a join, so that PostgreSQL chooses between the shop's index and one scan.
 
-    The collation is written down, because the caller's arrays may have two different ones.
+    The collation is written down: to that of the caller's arrays `a` and `A` might be the same key.
     """
     columns = view_columns(relation)
     outputs = lines_of(sql.SQL("k.{}").format(sql.Identifier(name)) for name, _ in columns)

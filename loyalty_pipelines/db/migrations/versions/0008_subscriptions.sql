@@ -74,6 +74,7 @@ CREATE TABLE loyalty.fix_plans (
     evidence jsonb NOT NULL,
     amount numeric NOT NULL DEFAULT 0,
     currency text COLLATE "C",
+    explanation text NOT NULL,
     status text COLLATE "C" NOT NULL DEFAULT 'planned',
     planned_by text NOT NULL,
     planned_at timestamptz NOT NULL DEFAULT now(),
@@ -84,6 +85,7 @@ CREATE TABLE loyalty.fix_plans (
     applied_at timestamptz,
     undone_by text,
     undone_at timestamptz,
+    function text COLLATE "C",
     row_before jsonb,
     row_after jsonb,
     failure text,
@@ -114,6 +116,8 @@ COMMENT ON COLUMN loyalty.fix_plans.before IS
 'The columns that the fix changes, as they are, in the words of loyalty_source.';
 COMMENT ON COLUMN loyalty.fix_plans.after IS 'The same columns as the fix sets them.';
 COMMENT ON COLUMN loyalty.fix_plans.inverse IS 'What undoing it does. NULL: it can''t be undone.';
+COMMENT ON COLUMN loyalty.fix_plans.function IS
+'The shop''s function that did it, and undoes it. NULL: written through the view.';
 COMMENT ON COLUMN loyalty.fix_plans.row_before IS
 'The shop''s row before the fix, column by column as the shop has it; undoing puts it back.';
 COMMENT ON COLUMN loyalty.fix_plans.row_after IS 'The shop''s row after the fix: undoing it asks whether it is still that.';

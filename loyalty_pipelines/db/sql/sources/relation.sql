@@ -18,8 +18,6 @@ SELECT
         ),
         ', '
     ) AS missing_rights,
-    -- 4 says that rows can be updated, 8 that they can be inserted, 16 that they can be deleted.
-    pg_relation_is_updatable(c.oid::regclass, true) & 28 = 28 AS is_writable,
     c.relkind IN ('r', 'p') AND row_security_active(c.oid) AS hides_rows,
     pg_get_userbyid(c.relowner)::text AS owner,
     coalesce(
