@@ -148,14 +148,14 @@ class FixConfig(dg.Config):
         default=None,
         ge=0,
         le=100_000,
-        description="Fixes of one merchant in this run, at most. Default: what its settings say ('loyalty "
-        "subscriptions settings'), 100 without any.",
+        description="Fixes of one merchant in this run, at most; lowers what its settings say ('loyalty subscriptions "
+        "settings'), 100 without any.",
     )
     max_money: float | None = Field(
         default=None,
         ge=0,
         le=1_000_000_000,
-        description="Money that the fixes of one merchant may move in this run, in its currency. Default: what its "
+        description="Money that the fixes of one merchant may be about in this run, in its currency; lowers what its "
         "settings say, 1000 without any.",
     )
 
@@ -184,20 +184,19 @@ def fix_subscriptions(context: dg.OpExecutionContext, config: FixConfig, ledger:
             max_fixes=config.max_fixes,
             max_money=None if config.max_money is None else Decimal(str(config.max_money)),
         ):
-            rows.append({"merchant": one.merchant_id, **{name: _cell(value) for name, value in one.metadata().items()}})
-            context.log.info("Merchant " + ", ".join(f"{name} {value}" for name, value in rows[-1].items()) + ".")
+            rows.append({"merchant": one.merchant_id, **one.metadata})
             if one.stopped_by:
-                stopped[one.merchant_id] = one.stopped_by
-                context.log.warning(f"Merchant {one.merchant_id} was stopped by a limit: {one.stopped_by}")
+                stopped[one.merchant_id] = f"{one.stopped_by} {one.limit or ''}".strip()
             if one.failure:
                 failures[one.merchant_id] = one.failure
-                context.log.error(f"Merchant {one.merchant_id}: {one.failure}")
+            log = context.log.error if one.failure else context.log.warning if one.stopped_by else context.log.info
+            log(f"Merchant {one.sentence}")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     context.add_output_metadata(
         {
             "dry run": config.dry_run,
             "merchants": len(rows),
-            "stopped by a limit": dg.MetadataValue.json(stopped),
+            "stopped": dg.MetadataValue.json(stopped),
             "fixes": _table(columns, [tuple(row.get(name, "") for name in columns) for row in rows[:ROWS_SHOWN]]),
         }
     )
@@ -324,10 +323,6 @@ def _paths(places: dict[str, str]) -> "Metadata":
         name: dg.MetadataValue.url(path) if "://" in path else dg.MetadataValue.path(path)
         for name, path in places.items()
     }
-
-
-def _cell(value: object) -> str | int | float | bool | None:
-    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.TableMetadataValue:
