@@ -217,8 +217,8 @@ class SubscriptionReportConfig(dg.Config):
     group_name="subscriptions",
     deps=[SUBSCRIPTION_MISMATCHES],
     description="Money at risk, for all merchants and each: by class, by age, by day, and what was fixed lately; as "
-    "HTML with charts, JSON, and a CSV file per class. A summary goes to the addresses of LOYALTY_ALERT_EMAIL_TO, once a "
-    "day.",
+    "HTML with charts, JSON, and a CSV file per class. A summary goes to the addresses of LOYALTY_ALERT_EMAIL_TO, once "
+    "a day.",
     kinds={"postgres", "csv", "html"},
     owners=OWNERS,
     output_required=False,

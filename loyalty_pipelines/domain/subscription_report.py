@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from loyalty_pipelines.domain.findings import Finding, amounts_by_currency
-from loyalty_pipelines.domain.money import total
+from loyalty_pipelines.domain.money import rounded, total
 from loyalty_pipelines.domain.subscriptions import BY_CODE, CHECK_FAILED, NOT_CHECKED
 
 REPORT = "subscription_report"
@@ -190,7 +190,7 @@ def money_of(ages: Iterable[AgeLine]) -> Mapping[str, Decimal]:
 
 def money_text(money: Mapping[str, Decimal]) -> str:
     """Return amounts in words; amounts of two currencies are never added."""
-    return " and ".join(f"{amount:,.2f} {currency}" for currency, amount in money.items()) or "no money"
+    return " and ".join(f"{rounded(amount, currency):,} {currency}" for currency, amount in money.items()) or "no money"
 
 
 def classes_together(lines: Iterable[ClassLine]) -> Sequence[ClassLine]:

@@ -1,4 +1,4 @@
-"""The comparison of payments and subscriptions on a real Dagster instance: per merchant, its checks, fixes, schedules."""
+"""The comparison of payments and subscriptions on a real Dagster instance: per merchant, checks, fixes, schedules."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
