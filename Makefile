@@ -62,6 +62,7 @@ bench: $(STAMP) ## measure the promised figures (about 70 minutes); results in b
 	@$(BIN)/python -m benchmarks.integrity
 	@$(BIN)/python -m benchmarks.mails
 	@$(BIN)/python -m benchmarks.reports
+	@$(BIN)/python -m benchmarks.subscriptions
 	@$(BIN)/python -m benchmarks.contracts
 	@$(BIN)/python -m benchmarks.metrics
 

@@ -15,6 +15,7 @@ from loyalty_pipelines.cli.base import LoyaltyGroup, Session
 from loyalty_pipelines.cli.contracts import contracts
 from loyalty_pipelines.cli.expiry import expire, expiry
 from loyalty_pipelines.cli.explain import explain_
+from loyalty_pipelines.cli.fixes import apply, approve, history, plan, undo
 from loyalty_pipelines.cli.init import init
 from loyalty_pipelines.cli.integrity import integrity
 from loyalty_pipelines.cli.metrics import metrics
@@ -27,6 +28,7 @@ from loyalty_pipelines.cli.reports import reports
 from loyalty_pipelines.cli.run import demo, up
 from loyalty_pipelines.cli.sources import sources
 from loyalty_pipelines.cli.status import status
+from loyalty_pipelines.cli.subscriptions import subscriptions
 from loyalty_pipelines.cli.templates import templates
 
 
@@ -57,6 +59,7 @@ for command in (
     expire,
     expiry,
     integrity,
+    subscriptions,
     notifications,
     templates,
     status,
@@ -68,3 +71,5 @@ for command in (
     main.add_command(command)
 for subcommand in (explain_, adjust, restore, merge):
     account.add_command(subcommand)
+for subcommand in (plan, approve, apply, undo, history):
+    subscriptions.add_command(subcommand)

@@ -199,7 +199,7 @@ def _raw_rows(
 
 def _ask_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> Mapping[int, str]:
     """Return the plans that don't fit what the shop shows now, each with the reason."""
-    subscriptions.prepare(conn, [batch.merchant_id], as_of=batch.now)
+    subscriptions.prepare(conn, [batch.merchant_id])
     objects = {(one.merchant_id, f"{one.object_type}s", one.object_id) for one in plans}
     subscriptions.read_objects(conn, sorted(objects))
     subscriptions.prepare_rows(conn, run.mapping, as_of=batch.now)

@@ -68,8 +68,9 @@ def apply_fixes(
     """Apply automatic plans, planning missing ones first, and those that a person approved; yield each merchant.
 
     Each fix is asked about again under lock before it is written. `is_dry_run` does the same and rolls it back; it
-    calls no function of the shop. `max_fixes` and `max_money` only lower a merchant's limits. `plan_ids`: only these plans. A
-    merchant that the database refuses stops no other: its `failure` says why. At the end what was fixed is compared.
+    calls no function of the shop. `max_fixes` and `max_money` only lower a merchant's limits. `plan_ids`: only
+    these plans. A merchant that the database refuses stops no other: its `failure` says why. At the end what was
+    fixed is compared.
     """
     with reading(engine) as conn:
         mapping = sources.require_mapping(conn)

@@ -118,7 +118,7 @@ def poll(conn: Connection, mapping: SourceMapping) -> None:
     conn.execute(MOVE_POLL_CURSOR)
 
 
-def prepare(conn: Connection, merchant_ids: Sequence[str], *, as_of: datetime) -> None:
+def prepare(conn: Connection, merchant_ids: Sequence[str]) -> None:
     """Make the temporary tables that every check needs."""
     conn.execute(MAKE_ROOM)
     conn.execute(CREATE_MERCHANTS, {"merchant_ids": list(merchant_ids)})

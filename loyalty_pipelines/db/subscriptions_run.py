@@ -72,9 +72,8 @@ def check(
                 engine, checking, group, is_full=is_group_full, is_every=every and len(group) == len(known)
             )
         # A merchant that nothing is known of has nothing wrong.
-        yield from (
-            MerchantComparison(merchant_id=one, is_full=True) for one in sorted(set(merchants or ()) - set(known))
-        )
+        for merchant_id in sorted(set(merchants or ()) - set(known)):
+            yield MerchantComparison(merchant_id=merchant_id, is_full=True)
 
 
 @contextmanager
@@ -131,7 +130,7 @@ def _compare(
 ) -> Sequence[MerchantComparison]:
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn, conn.begin():
         as_of = checking.as_of or subscriptions.now(conn)
-        subscriptions.prepare(conn, group, as_of=as_of)
+        subscriptions.prepare(conn, group)
         if is_full:
             subscriptions.read_everything(conn, is_every_merchant=is_every)
         else:

@@ -51,3 +51,17 @@ class SettingOutOfRangeError(LoyaltyError):
     def __init__(self, name: str, value: object, low: object, high: object) -> None:
         self.name = name
         super().__init__(f"{name} is {value}; expected a number from {low} to {high}.")
+
+
+class NotAcceptedError(LoyaltyError):
+    """A finding that can't be accepted: it is closed, or nobody knows what it stands for."""
+
+    def __init__(self, number: int, *, is_closed: bool) -> None:
+        self.number = number
+        why = (
+            "is closed already"
+            if is_closed
+            else "says that something could not be compared: there is nothing to accept before it is. Put right what "
+            f"it says ('loyalty subscriptions findings --number {number}')"
+        )
+        super().__init__(f"Finding {number} was not accepted: it {why}.")

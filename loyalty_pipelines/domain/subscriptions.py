@@ -1,4 +1,4 @@
-"""What payments, orders, subscriptions and points can disagree on: the classes, their severity, and who may fix them."""
+"""What payments, orders, subscriptions and points can disagree on: classes, their severity, who may fix them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -285,8 +285,8 @@ class UncomparedMerchant:
 class SubscriptionSettings:
     """How a merchant's payments and subscriptions are compared and put right.
 
-    `max_fixes`, `max_money`: what one run may do at most, money in the merchant's currency. `tolerance_percent`: amounts
-    that differ by less are equal. `grace_minutes`: no class reports a row that is younger.
+    `max_fixes`, `max_money`: what one run may do at most, money in the merchant's currency. `tolerance_percent`:
+    amounts that differ by less are equal. `grace_minutes`: no class reports a row that is younger.
     """
 
     merchant_id: str

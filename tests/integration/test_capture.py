@@ -232,7 +232,8 @@ def shop_with_a_raising_row(shop: Shop) -> Shop:
     """The shop in poll mode over a view that raises for the order 'bad', and nine good orders beside it."""
     shop.run(
         "CREATE VIEW sample_shop.order_view AS SELECT merchant_id, id, customer_id, currency, status, paid_at, "
-        "points_redeemed, updated_at, total / CASE WHEN id = 'bad' THEN 0 ELSE 1 END AS total FROM sample_shop.orders"
+        "points_redeemed, updated_at, plan_id, discount, points_discount, "
+        "total / CASE WHEN id = 'bad' THEN 0 ELSE 1 END AS total FROM sample_shop.orders"
     )
     yaml_text = sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")
     with shop.engine.begin() as conn:
@@ -303,7 +304,8 @@ def shop_that_hides_a_merchant(shop: Shop) -> Shop:
     )
     shop.run(
         "CREATE VIEW sample_shop.order_view AS SELECT merchant_id, id, customer_id, currency, status, paid_at, "
-        "points_redeemed, updated_at, sample_shop.shown(merchant_id, total) AS total FROM sample_shop.orders"
+        "points_redeemed, updated_at, plan_id, discount, points_discount, "
+        "sample_shop.shown(merchant_id, total) AS total FROM sample_shop.orders"
     )
     yaml_text = sample_shop.mapping().yaml_text.replace("capture: trigger", "capture: poll")
     with shop.engine.begin() as conn:

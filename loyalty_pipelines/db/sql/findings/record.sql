@@ -1,7 +1,7 @@
--- Turns what is wrong now into findings: new ones are opened, known ones seen again, and those of :closing classes that are
--- gone are closed; with :is_scoped, those of objects in found_scope only. One statement, so that a finding is never closed and
--- opened at once. What it costs, unless the proof says it: points by the value of a point of now. Safe to repeat: a second time
--- sees them again. Index findings_open.
+-- Turns what is wrong now into findings: new ones are opened, known ones seen again, and those of :closing classes that
+-- are gone are closed; with :is_scoped, those of objects in found_scope only. One statement, so that a finding is never
+-- closed and opened at once. What it costs, unless the proof says it: points by the value of a point of now. Safe to
+-- repeat: a second time sees them again. Index findings_open.
 WITH seen AS MATERIALIZED (
     SELECT
         f.merchant_id,

@@ -1,5 +1,5 @@
--- What has to be looked at: what the shop changed, what is due for a look, and orders whose finding the ledger may have settled.
--- Gone at the end of the transaction. Indexes subscription_looks_due, findings_open.
+-- What has to be looked at: what the shop changed, what is due for a look, and orders whose finding the ledger may have
+-- settled. Gone at the end of the transaction. Indexes subscription_looks_due, findings_open.
 CREATE TEMPORARY TABLE changed_objects ON COMMIT DROP AS
 SELECT
     c.merchant_id,

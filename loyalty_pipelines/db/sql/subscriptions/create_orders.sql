@@ -1,5 +1,5 @@
--- The orders that the ledger or a redemption may differ from, or whose status the mapping does not know. Gone at the end of the
--- transaction. Reads the shop's orders and their points once, in parallel.
+-- The orders that the ledger or a redemption may differ from, or whose status the mapping does not know. Gone at the end
+-- of the transaction. Reads the shop's orders and their points once, in parallel.
 CREATE TEMPORARY TABLE checked_orders ON COMMIT DROP AS
 SELECT
     o.merchant_id,
@@ -10,7 +10,9 @@ SELECT
     CASE WHEN o.total_amount BETWEEN 0 AND 1000000000000000 THEN o.total_amount ELSE 0 END AS total_amount,
     o.currency,
     o.points_redeemed,
-    CASE WHEN o.points_discount_amount BETWEEN 0 AND 1000000000000000 THEN o.points_discount_amount END AS points_discount_amount,
+    CASE
+        WHEN o.points_discount_amount BETWEEN 0 AND 1000000000000000 THEN o.points_discount_amount
+    END AS points_discount_amount,
     o.paid_at,
     o.updated_at,
     op.account_id,

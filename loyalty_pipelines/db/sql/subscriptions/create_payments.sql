@@ -1,8 +1,8 @@
 -- The payments that a class may have something to say about: for a plan, without an order, or not settled. Each with its
 -- subscription, as the shop links them: by the subscription's id, or by the order that made it; where several are of one
--- order, with each of them. The period that it pays for is the shop's, or one interval of the plan from the capture on. Gone
--- at the end of the transaction. Reads the shop's payments, orders, subscriptions and customers once, in parallel: no temporary
--- table may be among them, therefore.
+-- order, with each of them. The period that it pays for is the shop's, or one interval of the plan from the capture on.
+-- Gone at the end of the transaction. Reads the shop's payments, orders, subscriptions and customers once, in parallel:
+-- no temporary table may be among them, therefore.
 CREATE TEMPORARY TABLE checked_payments ON COMMIT DROP AS
 SELECT
     p.merchant_id,

@@ -1,6 +1,6 @@
--- Payments of orders that several payments took money for. Gone at the end of the transaction. Reads the shop's payments twice, in
--- parallel. Grouped by a hash of the order, which is half of the time; where two orders share one, a few payments too many are
--- here, and each is judged by its own order.
+-- Payments of orders that several payments took money for. Gone at the end of the transaction. Reads the shop's payments
+-- twice, in parallel. Grouped by a hash of the order, which is half of the time; where two orders share one, a few
+-- payments too many are here, and each is judged by its own order.
 CREATE TEMPORARY TABLE repeated_payments ON COMMIT DROP AS
 SELECT
     p.merchant_id,

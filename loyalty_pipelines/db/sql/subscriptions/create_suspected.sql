@@ -1,5 +1,5 @@
--- What the classes suspect: a finding as soon as it is ripe, a look at that time before. next_look_at: when what is ripe already
--- has to be looked at again. Gone at the end of the transaction.
+-- What the classes suspect: a finding as soon as it is ripe, a look at that time before. next_look_at: when what is ripe
+-- already has to be looked at again. Gone at the end of the transaction.
 CREATE TEMPORARY TABLE suspected (
     merchant_id text COLLATE "C" NOT NULL,
     class text COLLATE "C" NOT NULL,

@@ -1,6 +1,7 @@
--- Subscriptions whose paid periods are not simply those that they run: nothing that covers now by one chain of payments, or paid
--- for longer. Each with the period that it is in: its current one; if that is over, the time since, which nobody has renewed.
--- middle_at: its middle; a payment that was captured some days early or late covers it. Gone at the end of the transaction.
+-- Subscriptions whose paid periods are not simply those that they run: nothing that covers now by one chain of payments,
+-- or paid for longer. Each with the period that it is in: its current one; if that is over, the time since, which nobody
+-- has renewed. middle_at: its middle; a payment that was captured some days early or late covers it. Gone at the end of
+-- the transaction.
 CREATE TEMPORARY TABLE uncovered_subscriptions ON COMMIT DROP AS
 SELECT
     s.*,

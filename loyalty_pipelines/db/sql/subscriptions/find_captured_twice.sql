@@ -1,5 +1,5 @@
--- The same period of one subscription paid twice: a period that lies by half or more within one that was paid before, for the
--- same plan. Parts of one price are none.
+-- The same period of one subscription paid twice: a period that lies by half or more within one that was paid before, for
+-- the same plan. Parts of one price are none.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

@@ -1,5 +1,5 @@
--- Live twice for one plan that a customer may have once. Automatic where exactly one of them is unpaid: that one ends. One that
--- begins when the other one ends is its next period.
+-- Live twice for one plan that a customer may have once. Automatic where exactly one of them is unpaid: that one ends.
+-- One that begins when the other one ends is its next period.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )
@@ -36,7 +36,9 @@ FROM (
         FROM several_subscriptions AS s
         WHERE NOT s.allows_multiple AND s.plan_id IS NOT NULL
         WINDOW
-            in_order AS (PARTITION BY s.merchant_id, s.customer_id, s.plan_id ORDER BY s.start_at, s.created_at, s.subscription_id),
+            in_order AS (
+                PARTITION BY s.merchant_id, s.customer_id, s.plan_id ORDER BY s.start_at, s.created_at, s.subscription_id
+            ),
             earlier AS (
                 PARTITION BY s.merchant_id, s.customer_id, s.plan_id ORDER BY s.start_at, s.created_at, s.subscription_id
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING

@@ -1,5 +1,5 @@
--- Two paid periods of one subscription overlap, by less than makes them the same one. Only periods that the shop gives: those
--- that were derived from the time of a capture overlap whenever a renewal is early.
+-- Two paid periods of one subscription overlap, by less than makes them the same one. Only periods that the shop gives:
+-- those that were derived from the time of a capture overlap whenever a renewal is early.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

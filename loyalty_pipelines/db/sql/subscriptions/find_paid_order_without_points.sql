@@ -1,5 +1,5 @@
--- Paid, and the ledger has never heard of it: what it should have earned, by the rule that awards points. The award engine gives
--- them, once; what waits for a person in the queue stays there.
+-- Paid, and the ledger has never heard of it: what it should have earned, by the rule that awards points. The award
+-- engine gives them, once; what waits for a person in the queue stays there.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

@@ -1,5 +1,5 @@
--- Captured for a plan, and the customer has no subscription for it. Automatic where one payment of one order for one plan names
--- everything that a subscription needs. Of several payments of one order the first; the others are captured_twice.
+-- Captured for a plan, and the customer has no subscription for it. Automatic where one payment of one order for one plan
+-- names everything that a subscription needs. Of several payments of one order the first; the others are captured_twice.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

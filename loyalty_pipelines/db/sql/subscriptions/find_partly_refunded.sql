@@ -1,5 +1,5 @@
--- A part of what was paid for now was given back, and the whole period is kept. Nothing where the refund brings the payment to
--- its price, or where another payment is for the same time.
+-- A part of what was paid for now was given back, and the whole period is kept. Nothing where the refund brings the
+-- payment to its price, or where another payment is for the same time.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

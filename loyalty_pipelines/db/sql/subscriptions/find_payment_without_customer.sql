@@ -1,5 +1,5 @@
--- Money was taken for a plan, and nobody knows from whom: neither payment, order nor subscription name a customer, or they name
--- one that the shop does not have. A guest's order of goods needs none.
+-- Money was taken for a plan, and nobody knows from whom: neither payment, order nor subscription name a customer, or
+-- they name one that the shop does not have. A guest's order of goods needs none.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

@@ -1,5 +1,5 @@
--- Neither paid nor failed, for longer than 5 minutes, 1 hour, 1 day: the provider has to be asked again, and at last by a person.
--- Unknown is never failed.
+-- Neither paid nor failed, for longer than 5 minutes, 1 hour, 1 day: the provider has to be asked again, and at last by a
+-- person. Unknown is never failed.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at, next_look_at
 )

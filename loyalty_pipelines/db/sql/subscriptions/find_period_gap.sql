@@ -1,6 +1,6 @@
--- Paid for longer than the subscription runs: the customer loses what was paid. Only periods that have begun; a period that is
--- paid in advance begins when its turn comes. A derived period may differ by a tenth, because shops count months in days. And:
--- a hole between two paid periods of a live subscription, in which nobody paid.
+-- Paid for longer than the subscription runs: the customer loses what was paid. Only periods that have begun; a period
+-- that is paid in advance begins when its turn comes. A derived period may differ by a tenth, because shops count months
+-- in days. And: a hole between two paid periods of a live subscription, in which nobody paid.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

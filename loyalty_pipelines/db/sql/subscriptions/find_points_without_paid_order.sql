@@ -1,5 +1,5 @@
--- Points in force of an order that is not paid, or not any more. An order that the shop has deleted keeps its points: deleting is
--- not cancelling.
+-- Points in force of an order that is not paid, or not any more. An order that the shop has deleted keeps its points:
+-- deleting is not cancelling.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

@@ -1,5 +1,5 @@
--- Points that were redeemed for an order are not what the order gives for them: other points in the ledger than on the order, or
--- a discount that is not their value at that time.
+-- Points that were redeemed for an order are not what the order gives for them: other points in the ledger than on the
+-- order, or a discount that is not their value at that time.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

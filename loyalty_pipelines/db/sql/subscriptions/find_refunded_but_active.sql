@@ -1,5 +1,5 @@
--- All that was paid for now was given back, and the subscription still runs. Money that is still there for the same time keeps it:
--- the refund of a duplicate ends nothing.
+-- All that was paid for now was given back, and the subscription still runs. Money that is still there for the same time
+-- keeps it: the refund of a duplicate ends nothing.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

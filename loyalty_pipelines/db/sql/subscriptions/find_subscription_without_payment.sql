@@ -1,5 +1,6 @@
--- Live, and nothing was paid for the period that runs: neither taken, nor refunded or disputed (other classes), nor perhaps on
--- its way, because unknown is not absent. A period that is over and was not renewed is followed by one that nobody paid.
+-- Live, and nothing was paid for the period that runs: neither taken, nor refunded or disputed (other classes), nor
+-- perhaps on its way, because unknown is not absent. A period that is over and was not renewed is followed by one that
+-- nobody paid.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )

@@ -1,7 +1,7 @@
--- Payments that name no subscription, and whose order none names: a renewal with an order of its own, in a shop that links only
--- the first one. They belong to the customer's subscription to that plan whose life their period reaches into; live ones first.
--- Where a customer may have a plan several times, a subscription that another order has just made is no other payment's. A
--- payment never goes by an e-mail address. Reads the few payments that are left.
+-- Payments that name no subscription, and whose order none names: a renewal with an order of its own, in a shop that
+-- links only the first one. They belong to the customer's subscription to that plan whose life their period reaches into;
+-- live ones first. Where a customer may have a plan several times, a subscription that another order has just made is no
+-- other payment's. A payment never goes by an e-mail address. Reads the few payments that are left.
 UPDATE checked_payments AS p
 SET
     subscription_id = chosen.subscription_id,

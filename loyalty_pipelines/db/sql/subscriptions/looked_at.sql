@@ -1,5 +1,5 @@
--- What a look at what changed can say something about: only of these is a finding opened or closed. A row that came in beside them
--- has other rows that did not. What was changed and is gone is among them.
+-- What a look at what changed can say something about: only of these is a finding opened or closed. A row that came in
+-- beside them has other rows that did not. What was changed and is gone is among them.
 INSERT INTO found_scope (merchant_id, object_type, object_id)
 SELECT
     c.merchant_id,
@@ -18,7 +18,13 @@ SELECT
     'subscription',
     s.subscription_id
 FROM source_subscriptions AS s
-WHERE (s.merchant_id, s.customer_id) IN (SELECT t.merchant_id, t.customer_id FROM touched_customers AS t)
+WHERE
+    (s.merchant_id, s.customer_id) IN (
+        SELECT
+            t.merchant_id,
+            t.customer_id
+        FROM touched_customers AS t
+    )
 UNION
 SELECT
     p.merchant_id,

@@ -1,5 +1,6 @@
--- The merchants that the shop lists, or that something is known or noted of, and whether looking at what changed is enough: it
--- is not where nothing was ever compared in full, or the last time failed. Reads the small tables only, and the inbox.
+-- The merchants that the shop lists, or that something is known or noted of, and whether looking at what changed is
+-- enough: it is not where nothing was ever compared in full, or the last time failed. Reads the small tables only, and
+-- the inbox.
 SELECT
     m.merchant_id,
     coalesce(j.succeeded_at > coalesce(j.failed_at, '-infinity'), false) AS is_marked

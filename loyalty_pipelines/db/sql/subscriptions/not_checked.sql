@@ -1,4 +1,5 @@
--- Relations that the mapping lacks, and which classes can't be looked for without them: a finding, because silence is no proof.
+-- Relations that the mapping lacks, and which classes can't be looked for without them: a finding, because silence is no
+-- proof.
 INSERT INTO found (merchant_id, class, object_type, object_id, points_difference, evidence)
 SELECT
     m.merchant_id,

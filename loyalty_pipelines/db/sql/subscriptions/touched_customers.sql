@@ -1,5 +1,5 @@
--- Whose rows have to be compared: the customers of what changed, by the payment, its order and its subscription. Gone at the end
--- of the transaction. Indexes: the shop's primary keys.
+-- Whose rows have to be compared: the customers of what changed, by the payment, its order and its subscription. Gone at
+-- the end of the transaction. Indexes: the shop's primary keys.
 CREATE TEMPORARY TABLE touched_customers ON COMMIT DROP AS
 WITH orders AS MATERIALIZED (
     SELECT

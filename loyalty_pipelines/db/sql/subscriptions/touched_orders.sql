@@ -1,5 +1,5 @@
--- The orders that payments or subscriptions of what changed may name: the changed ones, those of changed payments, and those of
--- touched customers for a plan. Gone at the end of the transaction.
+-- The orders that payments or subscriptions of what changed may name: the changed ones, those of changed payments, and
+-- those of touched customers for a plan. Gone at the end of the transaction.
 CREATE TEMPORARY TABLE touched_orders ON COMMIT DROP AS
 SELECT
     c.merchant_id,

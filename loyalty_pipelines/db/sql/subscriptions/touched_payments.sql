@@ -1,5 +1,6 @@
--- The payments to compare: of touched customers, changed ones, and those that name a touched order or subscription. Gone at the
--- end of the transaction. Indexes: the shop's on id, order, subscription and customer; one scan where there is none.
+-- The payments to compare: of touched customers, changed ones, and those that name a touched order or subscription. Gone
+-- at the end of the transaction. Indexes: the shop's on id, order, subscription and customer; one scan where there is
+-- none.
 CREATE TEMPORARY TABLE source_payments ON COMMIT DROP AS
 SELECT DISTINCT ON (p.merchant_id, p.payment_id) p.*
 FROM (

@@ -1,5 +1,6 @@
--- The subscriptions to compare: of touched customers, changed ones, and those that touched orders made or changed payments name.
--- Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there is none.
+-- The subscriptions to compare: of touched customers, changed ones, and those that touched orders made or changed
+-- payments name. Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there
+-- is none.
 CREATE TEMPORARY TABLE source_subscriptions ON COMMIT DROP AS
 SELECT DISTINCT ON (s.merchant_id, s.subscription_id) s.*
 FROM (

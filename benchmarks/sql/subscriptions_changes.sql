@@ -1,0 +1,7 @@
+-- A thousand rows that the shop changes: payments, subscriptions and orders all over the tables. Changes of no consequence.
+UPDATE sample_shop.payments SET updated_at = clock_timestamp(), captured_at = captured_at + interval '1 microsecond'
+WHERE (merchant_id, id) IN (SELECT merchant_id, 'yo' || n FROM sold WHERE n % {every} = {first} AND n % 20 <> 0 LIMIT 500);
+UPDATE sample_shop.subscriptions SET updated_at = clock_timestamp(), created_at = created_at + interval '1 microsecond'
+WHERE (merchant_id, id) IN (SELECT merchant_id, 's' || n FROM sold WHERE n % {every} = {second} LIMIT 300);
+UPDATE sample_shop.orders SET updated_at = clock_timestamp(), paid_at = paid_at + interval '1 microsecond'
+WHERE (merchant_id, id) IN (SELECT merchant_id, 'o' || n FROM sold WHERE n % {every} = {third} LIMIT 200)
