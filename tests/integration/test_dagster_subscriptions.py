@@ -1,5 +1,6 @@
 """The comparison of payments and subscriptions on a real Dagster instance: per merchant, checks, fixes, schedules."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -287,3 +288,11 @@ def test_the_schedules_compare_when_something_is_due_and_everything_by_night(
         for name in ("subscriptions_schedule", "subscriptions_nightly_schedule", "fix_subscriptions_schedule",
                      "subscription_report_schedule"):  # fmt: skip
             assert tick(name).skip_message == NOT_MAPPED
+
+
+def test_the_statements_of_the_runbook_run(shop: Shop) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "runbooks" / "subscriptions.md").read_text()
+    statements = re.findall(r"```sql\n(.*?);\n```", text, re.DOTALL)
+    assert len(statements) > 5
+    for statement in statements:
+        assert shop.rows(statement) == []

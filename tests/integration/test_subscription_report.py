@@ -135,8 +135,8 @@ def test_what_was_fixed_or_undone_in_the_last_day_is_listed_and_what_was_before_
         wrong.run(
             "INSERT INTO loyalty.fix_plans (merchant_id, fix_key, finding_id, class, object_type, object_id, policy, "
             "action, explanation, before, after, evidence, amount, currency, status, planned_by, expires_at, "
-            "applied_at, applied_by, undone_at) VALUES ('m1', :key, 1, 'paid_without_subscription', 'payment', :key, 'A', "
-            "'create_subscription', 'x', '{}', '{}', '{}', 30, 'EUR', :status, 'test', now(), "
+            "applied_at, applied_by, undone_at) VALUES ('m1', :key, 1, 'paid_without_subscription', 'payment', :key, "
+            "'A', 'create_subscription', 'x', '{}', '{}', '{}', 30, 'EUR', :status, 'test', now(), "
             "now() - CAST(:applied AS interval), 'ops', now() - CAST(:undone AS interval))",
             key=key,
             status=status,
