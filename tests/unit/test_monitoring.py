@@ -208,3 +208,12 @@ def assert_there(link: str) -> None:
     headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
     anchors = {"".join(c for c in one.lower().replace(" ", "-") if c.isalnum() or c in "-_") for one in headings}
     assert not anchor or anchor in anchors, link
+
+
+def test_findings_are_in_the_panels_of_their_proof_and_of_no_other() -> None:
+    codes = {one.code for one in subscriptions.CLASSES}
+    shown = {panel["title"]: panel["targets"][0]["expr"] for panel in PANELS}
+    for title, is_of_subscriptions in (("Open mismatches", True), ("Money at risk by mismatches", True),
+                                       ("Open findings", False), ("Money at risk by findings", False)):  # fmt: skip
+        ((matches, pattern),) = re.findall(r'class(=~|!~)"([^"]*)"', shown[title])
+        assert (matches == "=~", set(pattern.split("|"))) == (is_of_subscriptions, codes), title
