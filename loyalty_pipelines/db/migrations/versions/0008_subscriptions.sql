@@ -125,6 +125,18 @@ COMMENT ON COLUMN loyalty.fix_plans.row_before IS
 'The shop''s row before the fix, column by column as the shop has it; undoing puts it back.';
 COMMENT ON COLUMN loyalty.fix_plans.row_after IS 'The shop''s row after the fix: undoing it asks whether it is still that.';
 
+-- Daily mails --------------------------------------------------------------------------------------------
+
+CREATE TABLE loyalty.subscription_mails (
+    sent_on date PRIMARY KEY,
+    leased_until timestamptz,
+    sent_at timestamptz,
+    run_id text,
+    failure text
+);
+COMMENT ON TABLE loyalty.subscription_mails IS
+'The daily summary: sent once for a day of the platform''s time zone, however often its report runs.';
+
 -- Rules as functions --------------------------------------------------------------------------------------
 
 CREATE FUNCTION loyalty.plan_interval(words text) RETURNS interval
@@ -185,7 +197,8 @@ $function$;
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT SELECT, INSERT, UPDATE, DELETE
-ON loyalty.subscription_inbox, loyalty.subscription_looks, loyalty.subscription_settings, loyalty.fix_plans
+ON loyalty.subscription_inbox, loyalty.subscription_looks, loyalty.subscription_settings, loyalty.fix_plans,
+loyalty.subscription_mails
 TO loyalty_pipeline;
 GRANT SELECT ON loyalty.subscription_settings, loyalty.fix_plans TO loyalty_reader;
 -- The triggers on the shop's tables may do this and nothing else.
