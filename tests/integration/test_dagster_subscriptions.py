@@ -117,7 +117,14 @@ def test_each_merchant_shows_what_was_compared_and_what_disagrees(shop: Shop, in
 def test_a_merchant_that_cannot_be_compared_is_named_and_the_others_are_shown(
     shop: Shop, instance: dg.DagsterInstance
 ) -> None:
-    shop.run("UPDATE sample_shop.payments SET captured_at = '294276-12-31 23:59:59+00' WHERE id = 'lost'")
+    SubscriptionShop(shop, "m1").change("plans", "basic", price="66.66")
+    # As a row that can't be computed with.
+    shop.run(
+        "CREATE OR REPLACE FUNCTION loyalty.plan_price(plan_amount numeric, discount_amount numeric, "
+        "points_discount_amount numeric, points_redeemed bigint, point_value_amount numeric) RETURNS numeric "
+        "LANGUAGE plpgsql AS $$ BEGIN IF plan_amount = 66.66 THEN RAISE EXCEPTION 'no price'; END IF; "
+        "RETURN plan_amount; END $$"
+    )
     result = compare(instance)
     assert not result.success
     failure = result.failure_data_for_node("subscription_mismatches")
@@ -210,7 +217,7 @@ def test_fixes_are_a_dry_run_until_somebody_says_otherwise_and_limits_are_said(
 
     assert compare(instance).success
     text, subscriptions = fixed()
-    assert "m1: 1 fixes would be applied" in text and subscriptions == 0
+    assert "m1: 1 fix would be applied" in text and subscriptions == 0
     text, subscriptions = fixed(dry_run=False, max_fixes=0)
     assert "It stopped at max_fixes 0" in text and subscriptions == 0
     assert fixed(dry_run=False, merchants=["m2"])[1] == 0
