@@ -149,7 +149,9 @@ def deliveries(rng: random.Random, everybody: list[Buyer], *, has_faults: bool) 
     for buyer in everybody:
         if buyer.fate == "failed":
             continue
-        fault = rng.choice(["none", "lost", "both lost", "twice", "late", "crash", "both crash"]) if has_faults else "none"
+        fault = (
+            rng.choice(["none", "lost", "both lost", "twice", "late", "crash", "both crash"]) if has_faults else "none"
+        )
         when = rng.random()
         for attempt in range({"lost": 1, "both lost": 1, "twice": 4}.get(fault, 2)):
             # The payment itself is always known: that is what a provider's list of payments is for.
@@ -300,5 +302,3 @@ def test_two_reconciliations_at_once_do_what_one_does(shop: Shop, busy_engine: E
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: reconcile(busy_engine, is_full=False), range(3)))
     assert live(shop) == without_faults(everybody), f"seed {SEED + 2}"
-
-

@@ -150,7 +150,8 @@ MISMATCHES = (
         object_type="subscription",
         prefix="twice-",
         statements=(
-            INSERT_SUBSCRIPTION + "'twice-' || n, customer_id, 'basic', 'o' || n, 'active', 'EUR', now() - interval '1 day', "
+            INSERT_SUBSCRIPTION
+            + "'twice-' || n, customer_id, 'basic', 'o' || n, 'active', 'EUR', now() - interval '1 day', "
             "now() + interval '29 days', now() - interval '1 day', now() FROM chosen",
         ),
     ),
@@ -159,9 +160,11 @@ MISMATCHES = (
         object_type="subscription",
         prefix="other-",
         statements=(
-            INSERT_SUBSCRIPTION + "'other-' || n, customer_id, 'light', NULL, 'active', 'EUR', now() - interval '1 day', "
+            INSERT_SUBSCRIPTION
+            + "'other-' || n, customer_id, 'light', NULL, 'active', 'EUR', now() - interval '1 day', "
             "now() + interval '29 days', now() - interval '1 day', now() FROM chosen",
-            INSERT_PAYMENT + "'other-p' || n, NULL, 'other-' || n, NULL, 10, 'EUR', 'captured', now() - interval '1 day', "
+            INSERT_PAYMENT
+            + "'other-p' || n, NULL, 'other-' || n, NULL, 10, 'EUR', 'captured', now() - interval '1 day', "
             "now() - interval '1 day', now() + interval '29 days', now() - interval '1 day', now() FROM chosen",
         ),
     ),
@@ -228,7 +231,9 @@ MISMATCHES = (
         class_name="period_gap",
         object_type="subscription",
         prefix="s",
-        statements=(f"UPDATE sample_shop.subscriptions SET period_end = period_end - interval '9 days' {SUBSCRIPTION}",),
+        statements=(
+            f"UPDATE sample_shop.subscriptions SET period_end = period_end - interval '9 days' {SUBSCRIPTION}",
+        ),
     ),
     Mismatch(
         class_name="payment_without_order",
@@ -353,7 +358,12 @@ def is_open(shop: Shop) -> set[Where]:
 def fingerprint(shop: Shop) -> list[tuple[str, str]]:
     """Return what all rows of the shop are, byte for byte, but for those whose fate the provider told."""
     return [
-        (table, shop.value(f"SELECT md5(string_agg(t::text, ',' ORDER BY merchant_id, id)) FROM sample_shop.{table} t {where}"))
+        (
+            table,
+            shop.value(
+                f"SELECT md5(string_agg(t::text, ',' ORDER BY merchant_id, id)) FROM sample_shop.{table} t {where}"
+            ),
+        )
         for table, where in (
             ("orders", ""),
             ("subscriptions", ""),
@@ -398,7 +408,9 @@ def apply_all(shop: Shop) -> None:
 def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Shop):
     allow_all_fixes(shop)
     make_clean(shop)
-    size = sum(shop.value(f"SELECT count(*) FROM sample_shop.{name}") for name in ("orders", "payments", "subscriptions"))
+    size = sum(
+        shop.value(f"SELECT count(*) FROM sample_shop.{name}") for name in ("orders", "payments", "subscriptions")
+    )
     assert size >= 100_000
     compared(shop, as_of=None)
     assert is_open(shop) == set(), f"seed {SEED}"
@@ -411,7 +423,9 @@ def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Sho
     assert is_open(shop) == expected, f"seed {SEED}: everything"
 
     before = fingerprint(shop)
-    policies = {(one.merchant_id, (one.class_name, one.object_type, one.object_id)): one.policy for one in all_found(shop)}
+    policies = {
+        (one.merchant_id, (one.class_name, one.object_type, one.object_id)): one.policy for one in all_found(shop)
+    }
     planned = [one for one in plan_fixes(shop.engine, actor="test") if isinstance(one, FixPlan)]
     chosen = [one for number, one in enumerate(one for one in planned if one.policy == "P") if number % 2]
     approve_plans(shop.engine, [one.plan_id for one in chosen], actor="test")
@@ -433,5 +447,9 @@ def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Sho
     assert len(applied) >= 2 * EACH
     assert fingerprint(shop) == before, f"seed {SEED}: after undoing"
     compared(shop, full=False, as_of=None)
-    settled = {one for one in expected if one[1][0] in ("pending_too_long", "paid_order_without_points", "points_without_paid_order")}
+    settled = {
+        one
+        for one in expected
+        if one[1][0] in ("pending_too_long", "paid_order_without_points", "points_without_paid_order")
+    }
     assert is_open(shop) == expected - settled, f"seed {SEED}: after undoing"
