@@ -40,7 +40,7 @@ INSTANTS = [NOW + grace + step for grace in GRACES for step in (-SECOND, SECOND)
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A finding: what, who may put it right, what it costs, and how long `after` it began, `since` NOW, it is reported."""
+    """A finding, who may put it right, what it costs, and how long `after` it began, `since` NOW, it is reported."""
 
     found: Found
     policy: str
@@ -84,7 +84,7 @@ def finding(
 
 
 def fires(*expected: Expected, until: timedelta = 15 * DAY, is_late: bool = False) -> Callable[[Any], Any]:
-    """The scenario leads to these findings and no other ones. `is_late`: written after the ledger has seen the orders."""
+    """The scenario leads to these findings and no others. `is_late`: written after the ledger has seen the orders."""
 
     def register(build: Callable[[SubscriptionShop], None]) -> Callable[[SubscriptionShop], None]:
         FIRING.append(Scenario(build=build, expected=expected, until=until, is_late=is_late))
