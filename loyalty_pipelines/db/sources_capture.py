@@ -40,10 +40,13 @@ TRANSITION_TABLES: dict[str, LiteralString] = {
     "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "delete": "OLD TABLE AS old_rows",
 }
-NOTED: dict[str, LiteralString] = {"refunds": "orders"} | {
-    name: name for name in ("orders", "payments", "subscriptions")
+NOTED: dict[str, LiteralString] = {
+    "orders": "orders",
+    "refunds": "orders",
+    "payments": "payments",
+    "subscriptions": "subscriptions",
 }
-# What a row belongs to: when it belongs to it no longer, that has to be compared, too, and the row does not say so any more.
+# What a row belongs to: when it no longer does, that is compared, too, and the row does not say so any more.
 LINKS: dict[str, dict[str, LiteralString]] = {
     "orders": {"customer_id": "customers"},
     "payments": {"order_id": "orders", "subscription_id": "subscriptions", "customer_id": "customers"},

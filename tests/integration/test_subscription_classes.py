@@ -18,7 +18,17 @@ from loyalty_pipelines.domain.subscriptions import CLASSES
 from loyalty_pipelines.embedded import EmbeddedServer
 from tests.conftest import SHOP_TEMPLATE, fresh_database
 from tests.shop import Shop
-from tests.subscription_shop import NOW, BusyShop, Found, SubscriptionShop, all_found, compared, day, forget_orders, open_by_merchant
+from tests.subscription_shop import (
+    NOW,
+    BusyShop,
+    Found,
+    SubscriptionShop,
+    all_found,
+    compared,
+    day,
+    forget_orders,
+    open_by_merchant,
+)
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -30,7 +40,7 @@ INSTANTS = [NOW + grace + step for grace in GRACES for step in (-SECOND, SECOND)
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A finding: what, who may put it right, what it costs, and how long `after` it began, `since` NOW, it is reported."""
+    """A finding, who may put it right, what it costs, and how long `after` it began, `since` NOW, it is reported."""
 
     found: Found
     policy: str
@@ -74,7 +84,7 @@ def finding(
 
 
 def fires(*expected: Expected, until: timedelta = 15 * DAY, is_late: bool = False) -> Callable[[Any], Any]:
-    """The scenario leads to these findings and no other ones. `is_late`: written after the ledger has seen the orders."""
+    """The scenario leads to these findings and no others. `is_late`: written after the ledger has seen the orders."""
 
     def register(build: Callable[[SubscriptionShop], None]) -> Callable[[SubscriptionShop], None]:
         FIRING.append(Scenario(build=build, expected=expected, until=until, is_late=is_late))
@@ -494,9 +504,7 @@ def an_upgrade_to_the_year_with_the_month_ended(s: SubscriptionShop):
 
 
 def paid_twice(payment: str, money: str = "30") -> Expected:
-    return finding(
-        "captured_twice", "payment", payment, policy="P", severity="error", after=15 * MINUTE, money=money
-    )
+    return finding("captured_twice", "payment", payment, policy="P", severity="error", after=15 * MINUTE, money=money)
 
 
 @fires(paid_twice("p2"))
@@ -591,9 +599,7 @@ def an_upgrade_in_the_middle_of_the_month_that_was_prorated(s: SubscriptionShop)
 # overlapping_periods -------------------------------------------------------------------------------------
 
 
-@fires(
-    finding("overlapping_periods", "payment", "p2", policy="H", severity="warning", after=HOUR, money="5.00")
-)
+@fires(finding("overlapping_periods", "payment", "p2", policy="H", severity="warning", after=HOUR, money="5.00"))
 def a_renewal_for_a_period_that_began_five_days_early(s: SubscriptionShop):
     s.subscribed(at=day(-25), subscription={"period": (day(0), day(30)), "created_at": day(-25)})
     s.payment("p2", subscription="s", period=(day(0), day(30)))
@@ -756,9 +762,7 @@ def a_subscription_that_was_paid_and_cancelled_at_once(s: SubscriptionShop):
 
 
 def refunded(subscription: str = "s") -> Expected:
-    return finding(
-        "refunded_but_active", "subscription", subscription, policy="P", severity="error", after=15 * MINUTE
-    )
+    return finding("refunded_but_active", "subscription", subscription, policy="P", severity="error", after=15 * MINUTE)
 
 
 @fires(refunded())
@@ -884,9 +888,7 @@ def a_disputed_subscription_that_ended(s: SubscriptionShop):
 
 
 def gap(object_type: str, object_id: str, policy: str, after: timedelta, money: str = "30") -> Expected:
-    return finding(
-        "period_gap", object_type, object_id, policy=policy, severity="warning", after=after, money=money
-    )
+    return finding("period_gap", object_type, object_id, policy=policy, severity="warning", after=after, money=money)
 
 
 @fires(gap("subscription", "s", "P", 15 * MINUTE))
@@ -924,9 +926,7 @@ def a_derived_period_that_is_longer_by_a_day(s: SubscriptionShop):
 
 @quiet()
 def a_month_in_which_the_customer_was_away(s: SubscriptionShop):
-    s.subscribed(
-        at=day(-60), name="1", subscription={"status": "cancelled", "cancelled_at": day(-40)}
-    )
+    s.subscribed(at=day(-60), name="1", subscription={"status": "cancelled", "cancelled_at": day(-40)})
     s.subscribed(name="2")
 
 
@@ -1150,9 +1150,7 @@ def _redeem_on_order(s: SubscriptionShop, *, points: int, **order: Any) -> None:
     s.shop.program(s.merchant_id, points_per_unit=1, point_value_amount=Decimal("0.01"))
     s.order("first", plan=None, total=1000, at=day(-3))
     s.shop.drain()
-    s.shop.run(
-        "SELECT loyalty.redeem_points(:merchant, 'ann', 'o', :points)", merchant=s.merchant_id, points=points
-    )
+    s.shop.run("SELECT loyalty.redeem_points(:merchant, 'ann', 'o', :points)", merchant=s.merchant_id, points=points)
     s.order("o", plan=None, **order)
     s.shop.drain()
 

@@ -1,4 +1,4 @@
-"""A shop whose verification route and webhook race, with faults: after reconciling, its customers have what they paid for.
+"""A shop whose verification route and webhook race, with faults: reconciled, everybody has what was paid for.
 
 SUBSCRIPTION_SEED chooses another history.
 """
@@ -42,7 +42,7 @@ class Buyer:
         return {"basic": 30, "pro": 50}[self.plan]
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """The shop's process is gone."""
 
 
@@ -53,20 +53,23 @@ WHERE merchant_id = 'seller' AND id = :order AND status = 'pending'
 """
 CAPTURE = """
 INSERT INTO sample_shop.payments
-    (merchant_id, id, order_id, customer_id, amount, currency, status, captured_at, period_start, period_end, created_at, updated_at)
+    (merchant_id, id, order_id, customer_id, amount, currency, status, captured_at, period_start, period_end,
+        created_at, updated_at)
 VALUES ('seller', :payment, :order, :customer, :price, 'EUR', 'captured', :at, :at, :until, :at, :at)
 ON CONFLICT DO NOTHING
 """
 HAS_SUBSCRIPTION = "SELECT count(*) FROM sample_shop.subscriptions WHERE merchant_id = 'seller' AND order_id = :order"
 SUBSCRIBE = """
 INSERT INTO sample_shop.subscriptions
-    (merchant_id, customer_id, plan_id, order_id, status, price, currency, period_start, period_end, created_at, updated_at)
+    (merchant_id, customer_id, plan_id, order_id, status, price, currency, period_start, period_end, created_at,
+        updated_at)
 SELECT 'seller', :customer, :plan, :order, 'active', CAST(:price AS numeric), 'EUR', CAST(:at AS timestamptz),
     CAST(:until AS timestamptz), CAST(:at AS timestamptz), CAST(:at AS timestamptz)
 FROM sample_shop.orders WHERE merchant_id = 'seller' AND id = :order AND status = 'paid'
 """
 GIVE_BACK = [
-    "UPDATE sample_shop.payments SET status = 'refunded', refunded = amount WHERE merchant_id = 'seller' AND id = :payment",
+    "UPDATE sample_shop.payments SET status = 'refunded', refunded = amount WHERE merchant_id = 'seller' AND id "
+    "= :payment",
     "UPDATE sample_shop.orders SET status = 'refunded' WHERE merchant_id = 'seller' AND id = :order",
     "UPDATE sample_shop.subscriptions SET status = 'cancelled', cancelled_at = now() "
     "WHERE merchant_id = 'seller' AND order_id = :order",
@@ -96,7 +99,7 @@ def deliver(engine: Engine, buyer: Buyer, *, is_careful: bool, crashes: bool, pa
         conn.execute(text(PAY_ORDER), bound)
         conn.execute(text(CAPTURE), bound)
     if crashes:
-        raise Crash
+        raise CrashError
     with engine.begin() as conn:
         if is_careful:
             conn.execute(text(LOCK_ORDER), bound)
@@ -135,7 +138,8 @@ def open_shop(shop: Shop, everybody: list[Buyer]) -> None:
             conn.execute(
                 text(
                     "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, plan_id, "
-                    "created_at, updated_at) VALUES ('seller', :order, :customer, :price, 'EUR', :status, :plan, :at, :at)"
+                    "created_at, updated_at) VALUES ('seller', :order, :customer, :price, 'EUR', :status, :plan, "
+                    ":at, :at)"
                 ),
                 {**values(buyer), "status": "failed" if buyer.fate == "failed" else "pending"},
             )
@@ -149,7 +153,9 @@ def deliveries(rng: random.Random, everybody: list[Buyer], *, has_faults: bool) 
     for buyer in everybody:
         if buyer.fate == "failed":
             continue
-        fault = rng.choice(["none", "lost", "both lost", "twice", "late", "crash", "both crash"]) if has_faults else "none"
+        fault = (
+            rng.choice(["none", "lost", "both lost", "twice", "late", "crash", "both crash"]) if has_faults else "none"
+        )
         when = rng.random()
         for attempt in range({"lost": 1, "both lost": 1, "twice": 4}.get(fault, 2)):
             # The payment itself is always known: that is what a provider's list of payments is for.
@@ -164,7 +170,7 @@ def run_shop(engine: Engine, rng: random.Random, everybody: list[Buyer], *, is_c
 
     def handle(one: tuple[Buyer, bool]) -> None:
         buyer, crashes = one
-        with suppress(Crash):
+        with suppress(CrashError):
             deliver(engine, buyer, is_careful=is_careful, crashes=crashes, pause=0 if is_careful else 0.002)
 
     with ThreadPoolExecutor(8) as pool:
@@ -300,5 +306,3 @@ def test_two_reconciliations_at_once_do_what_one_does(shop: Shop, busy_engine: E
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: reconcile(busy_engine, is_full=False), range(3)))
     assert live(shop) == without_faults(everybody), f"seed {SEED + 2}"
-
-

@@ -1,4 +1,4 @@
-"""Mismatches hidden among 100,000 clean rows: all of them are found and nothing else; fixed, and taken back byte for byte.
+"""Mismatches hidden among 100,000 clean rows: they are found and nothing else, fixed, and taken back byte for byte.
 
 SUBSCRIPTION_SEED chooses other rows.
 """
@@ -23,11 +23,14 @@ CUSTOMERS = 34_000
 EACH = 20
 Where = tuple[str, Found]
 
-# One customer is one unit of a kind; age: how many days ago the period that runs began; is_given: whether the shop says it.
+# One customer is one unit of a kind; age: how many days ago the period that runs began;
+# is_given: whether the shop says it.
 CLEAN = """
-INSERT INTO sample_shop.merchants (id, name, timezone, currency) SELECT 'm' || i, 'm', 'UTC', 'EUR' FROM generate_series(2, :merchants) i;
+INSERT INTO sample_shop.merchants (id, name, timezone, currency) SELECT 'm' || i, 'm', 'UTC',
+    'EUR' FROM generate_series(2, :merchants) i;
 INSERT INTO loyalty.programs (merchant_id, version, valid_from, points_per_unit, point_value_amount, created_by)
-SELECT id, 1, '2000-01-01', 0, 0.01, 'test' FROM sample_shop.merchants WHERE id <> 'm1' OR NOT EXISTS (SELECT FROM loyalty.programs);
+SELECT id, 1, '2000-01-01', 0, 0.01,
+    'test' FROM sample_shop.merchants WHERE id <> 'm1' OR NOT EXISTS (SELECT FROM loyalty.programs);
 INSERT INTO loyalty.subscription_settings (merchant_id, max_fixes, max_money, changed_by)
 SELECT id, 10000, 1000000, 'test' FROM sample_shop.merchants;
 INSERT INTO sample_shop.plans (merchant_id, id, name, price, currency, billing_interval, allows_multiple)
@@ -40,80 +43,112 @@ SELECT merchant_id, n, kind, is_given, 'c' || n AS customer_id, at, at + interva
 FROM (SELECT n, 'm' || (1 + floor(random() * :merchants)) AS merchant_id, floor(random() * 18)::int AS kind,
              random() < 0.5 AS is_given, now() - interval '4 days' - random() * interval '22 days' AS at
       FROM generate_series(1, :customers) n) t;
-INSERT INTO sample_shop.customers (merchant_id, id, created_at) SELECT merchant_id, customer_id, at - interval '2 years' FROM units;
--- 0, 16, 17 plain; 1 renewed by id; 2 renewed by an order of its own; 6 cancelled; 7 refunded and ended; 9 a discount; 10 points;
+INSERT INTO sample_shop.customers (merchant_id, id, created_at) SELECT merchant_id, customer_id,
+    at - interval '2 years' FROM units;
+-- 0, 16, 17 plain; 1 renewed by id; 2 renewed by an order of its own; 6 cancelled; 7 refunded and ended;
+-- 9 a discount; 10 points;
 -- 12 in dunning; 13 renewal is late; 15 cancelled for the end of the period.
 INSERT INTO sample_shop.orders
-    (merchant_id, id, customer_id, total, currency, status, plan_id, discount, points_redeemed, points_discount, paid_at, created_at, updated_at)
+    (merchant_id, id, customer_id, total, currency, status, plan_id, discount, points_redeemed, points_discount,
+        paid_at, created_at, updated_at)
 SELECT merchant_id, 'o' || n, customer_id,
-    CASE kind WHEN 9 THEN 25 WHEN 10 THEN 28 WHEN 5 THEN 300 ELSE 30 END, 'EUR', CASE kind WHEN 7 THEN 'refunded' ELSE 'paid' END,
-    CASE kind WHEN 5 THEN 'yearly' ELSE 'basic' END, CASE kind WHEN 9 THEN 5 ELSE 0 END, CASE kind WHEN 10 THEN 200 ELSE 0 END,
+    CASE kind WHEN 9 THEN 25 WHEN 10 THEN 28 WHEN 5 THEN 300 ELSE 30 END, 'EUR',
+        CASE kind WHEN 7 THEN 'refunded' ELSE 'paid' END,
+    CASE kind WHEN 5 THEN 'yearly' ELSE 'basic' END, CASE kind WHEN 9 THEN 5 ELSE 0 END,
+        CASE kind WHEN 10 THEN 200 ELSE 0 END,
     CASE WHEN kind = 10 AND is_given THEN 2 END, began, began, began
-FROM (SELECT *, at - CASE kind WHEN 1 THEN interval '60 days' WHEN 2 THEN interval '30 days' WHEN 5 THEN interval '100 days'
+FROM (SELECT *,
+    at - CASE kind WHEN 1 THEN interval '60 days' WHEN 2 THEN interval '30 days' WHEN 5 THEN interval '100 days'
           ELSE interval '0' END AS began FROM units WHERE kind NOT IN (3, 4, 8, 11, 12, 13)) u;
 INSERT INTO sample_shop.payments
-    (merchant_id, id, order_id, customer_id, amount, refunded, currency, status, captured_at, period_start, period_end, created_at, updated_at)
-SELECT u.merchant_id, 'p' || n, 'o' || n, CASE WHEN is_given THEN u.customer_id END, o.total, CASE kind WHEN 7 THEN o.total ELSE 0 END,
+    (merchant_id, id, order_id, customer_id, amount, refunded, currency, status, captured_at, period_start,
+        period_end, created_at, updated_at)
+SELECT u.merchant_id, 'p' || n, 'o' || n, CASE WHEN is_given THEN u.customer_id END, o.total,
+    CASE kind WHEN 7 THEN o.total ELSE 0 END,
     'EUR', CASE kind WHEN 7 THEN 'refunded' ELSE 'captured' END, o.paid_at, CASE WHEN is_given THEN o.paid_at END,
-    CASE WHEN is_given THEN o.paid_at + CASE kind WHEN 5 THEN interval '1 year' ELSE interval '30 days' END END, o.paid_at, o.paid_at
+    CASE WHEN is_given THEN o.paid_at + CASE kind WHEN 5 THEN interval '1 year' ELSE interval '30 days' END END,
+        o.paid_at, o.paid_at
 FROM units u JOIN sample_shop.orders o ON o.merchant_id = u.merchant_id AND o.id = 'o' || n;
 INSERT INTO sample_shop.subscriptions
-    (merchant_id, id, customer_id, plan_id, order_id, status, price, currency, period_start, period_end, cancelled_at, created_at, updated_at)
-SELECT u.merchant_id, 's' || n, u.customer_id, o.plan_id, o.id, CASE WHEN kind IN (6, 7) THEN 'cancelled' ELSE 'active' END,
+    (merchant_id, id, customer_id, plan_id, order_id, status, price, currency, period_start, period_end, cancelled_at,
+        created_at, updated_at)
+SELECT u.merchant_id, 's' || n, u.customer_id, o.plan_id, o.id, CASE WHEN kind IN (6, 7)
+    THEN 'cancelled' ELSE 'active' END,
     CASE WHEN is_given AND kind NOT IN (9, 10) THEN o.total END, 'EUR', CASE kind WHEN 5 THEN o.paid_at ELSE at END,
     CASE kind WHEN 5 THEN o.paid_at + interval '1 year' ELSE until END,
     CASE WHEN kind IN (6, 7, 15) THEN at + interval '2 days' END, o.paid_at, o.paid_at
 FROM units u JOIN sample_shop.orders o ON o.merchant_id = u.merchant_id AND o.id = 'o' || n;
 INSERT INTO sample_shop.payments
-    (merchant_id, id, subscription_id, amount, currency, status, captured_at, period_start, period_end, created_at, updated_at)
+    (merchant_id, id, subscription_id, amount, currency, status, captured_at, period_start, period_end, created_at,
+        updated_at)
 SELECT merchant_id, 'p' || n || '-' || r, 's' || n, 30, 'EUR', 'captured', began, CASE WHEN is_given THEN began END,
     CASE WHEN is_given THEN began + interval '30 days' END, began, began
 FROM (SELECT *, at - r * interval '30 days' AS began FROM units, generate_series(0, 1) r WHERE kind = 1) u;
-INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, plan_id, paid_at, created_at, updated_at)
+INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, plan_id, paid_at, created_at,
+    updated_at)
 SELECT merchant_id, 'o' || n || '-2', customer_id, 30, 'EUR', 'paid', 'basic', at, at, at FROM units WHERE kind = 2;
-INSERT INTO sample_shop.payments (merchant_id, id, order_id, amount, currency, status, captured_at, created_at, updated_at)
+INSERT INTO sample_shop.payments (merchant_id, id, order_id, amount, currency, status, captured_at, created_at,
+    updated_at)
 SELECT merchant_id, 'p' || n || '-2', 'o' || n || '-2', 30, 'EUR', 'captured', at, at, at FROM units WHERE kind = 2;
 -- 3 trials and free plans, 4 complimentary.
 INSERT INTO sample_shop.subscriptions
-    (merchant_id, id, customer_id, plan_id, status, currency, period_start, period_end, is_complimentary, created_at, updated_at)
+    (merchant_id, id, customer_id, plan_id, status, currency, period_start, period_end, is_complimentary, created_at,
+        updated_at)
 SELECT merchant_id, 's' || n, customer_id, CASE WHEN kind = 3 AND is_given THEN 'free' ELSE 'pro' END,
     CASE WHEN kind = 3 AND NOT is_given THEN 'trialing' ELSE 'active' END, 'EUR', at, until, kind = 4, at, at
 FROM units WHERE kind IN (3, 4);
 -- 8 two seats, each by its order; 14 an upgrade.
-INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, plan_id, paid_at, created_at, updated_at)
-SELECT merchant_id, 'o' || n || '-' || r, customer_id, 10, 'EUR', 'paid', 'seat', at, at, at FROM units, generate_series(3, 4) r WHERE kind = 8
+INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, plan_id, paid_at, created_at,
+    updated_at)
+SELECT merchant_id, 'o' || n || '-' || r, customer_id, 10, 'EUR', 'paid', 'seat', at, at, at FROM units,
+    generate_series(3, 4) r WHERE kind = 8
 UNION ALL SELECT merchant_id, 'o' || n || '-pro', customer_id, 50, 'EUR', 'paid', 'pro', up, up, up
 FROM (SELECT *, at + interval '2 days' AS up FROM units WHERE kind = 14) u;
-INSERT INTO sample_shop.payments (merchant_id, id, order_id, amount, currency, status, captured_at, created_at, updated_at)
-SELECT merchant_id, 'p' || substr(id, 2), id, total, 'EUR', 'captured', paid_at, paid_at, paid_at FROM sample_shop.orders
+INSERT INTO sample_shop.payments (merchant_id, id, order_id, amount, currency, status, captured_at, created_at,
+    updated_at)
+SELECT merchant_id, 'p' || substr(id, 2), id, total, 'EUR', 'captured', paid_at, paid_at,
+    paid_at FROM sample_shop.orders
 WHERE plan_id IN ('seat', 'pro');
 INSERT INTO sample_shop.subscriptions
-    (merchant_id, id, customer_id, plan_id, order_id, status, price, currency, period_start, period_end, created_at, updated_at)
-SELECT merchant_id, 's' || substr(id, 2), customer_id, plan_id, id, 'active', total, 'EUR', paid_at, paid_at + interval '30 days', paid_at, paid_at
+    (merchant_id, id, customer_id, plan_id, order_id, status, price, currency, period_start, period_end, created_at,
+        updated_at)
+SELECT merchant_id, 's' || substr(id, 2), customer_id, plan_id, id, 'active', total, 'EUR', paid_at,
+    paid_at + interval '30 days', paid_at, paid_at
 FROM sample_shop.orders WHERE plan_id IN ('seat', 'pro');
 -- 11 goods, of guests where nothing is given; sometimes in two parts.
 INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at, created_at, updated_at)
-SELECT merchant_id, 'o' || n, CASE WHEN is_given THEN customer_id END, 70, 'EUR', 'paid', at, at, at FROM units WHERE kind = 11;
-INSERT INTO sample_shop.payments (merchant_id, id, order_id, amount, currency, status, captured_at, created_at, updated_at)
+SELECT merchant_id, 'o' || n, CASE WHEN is_given THEN customer_id END, 70, 'EUR', 'paid', at, at,
+    at FROM units WHERE kind = 11;
+INSERT INTO sample_shop.payments (merchant_id, id, order_id, amount, currency, status, captured_at, created_at,
+    updated_at)
 SELECT merchant_id, 'p' || n || '-' || r, 'o' || n, CASE WHEN n % 3 > 0 THEN 70 ELSE 35 END, 'EUR',
-    CASE WHEN r = 1 OR n % 3 = 0 THEN 'captured' ELSE 'failed' END, at, at, at FROM units, generate_series(1, 2) r WHERE kind = 11;
+    CASE WHEN r = 1 OR n % 3 = 0 THEN 'captured' ELSE 'failed' END, at, at, at FROM units, generate_series(1, 2)
+        r WHERE kind = 11;
 -- 12 dunned for five days, 13 late by one.
 INSERT INTO sample_shop.subscriptions
     (merchant_id, id, customer_id, plan_id, status, currency, period_start, period_end, created_at, updated_at)
-SELECT merchant_id, 's' || n, customer_id, 'basic', CASE kind WHEN 12 THEN 'past_due' ELSE 'active' END, 'EUR', began, began + interval '30 days', began, began
-FROM (SELECT *, now() - interval '30 days' - CASE kind WHEN 12 THEN interval '5 days' ELSE interval '1 day' END AS began FROM units WHERE kind IN (12, 13)) u;
+SELECT merchant_id, 's' || n, customer_id, 'basic', CASE kind WHEN 12 THEN 'past_due' ELSE 'active' END, 'EUR', began,
+    began + interval '30 days', began, began
+FROM (SELECT *, now()
+    - interval '30 days' - CASE kind WHEN 12 THEN interval '5 days' ELSE interval '1 day' END AS began FROM units
+    WHERE kind IN (12, 13)) u;
 INSERT INTO sample_shop.payments
-    (merchant_id, id, subscription_id, amount, currency, status, captured_at, period_start, period_end, created_at, updated_at)
-SELECT u.merchant_id, 'p' || n, s.id, 30, 'EUR', 'captured', s.period_start, s.period_start, s.period_end, s.period_start, s.period_start
-FROM units u JOIN sample_shop.subscriptions s ON s.merchant_id = u.merchant_id AND s.id = 's' || n WHERE kind IN (12, 13);
+    (merchant_id, id, subscription_id, amount, currency, status, captured_at, period_start, period_end, created_at,
+        updated_at)
+SELECT u.merchant_id, 'p' || n, s.id, 30, 'EUR', 'captured', s.period_start, s.period_start, s.period_end,
+    s.period_start, s.period_start
+FROM units u JOIN sample_shop.subscriptions s ON s.merchant_id = u.merchant_id AND s.id = 's' || n WHERE kind IN (12,
+    13);
 ANALYZE
 """
 INSERT_PAYMENT = (
-    "INSERT INTO sample_shop.payments (merchant_id, id, order_id, subscription_id, customer_id, amount, currency, status, "
+    "INSERT INTO sample_shop.payments (merchant_id, id, order_id, subscription_id, customer_id, amount, "
+    "currency, status, "
     "captured_at, period_start, period_end, created_at, updated_at) SELECT merchant_id, "
 )
 INSERT_SUBSCRIPTION = (
-    "INSERT INTO sample_shop.subscriptions (merchant_id, id, customer_id, plan_id, order_id, status, currency, period_start, "
+    "INSERT INTO sample_shop.subscriptions (merchant_id, id, customer_id, plan_id, order_id, status, currency, "
+    "period_start, "
     "period_end, created_at, updated_at) SELECT merchant_id, "
 )
 SUBSCRIPTION = "WHERE (merchant_id, id) IN (SELECT merchant_id, 's' || n FROM chosen)"
@@ -150,7 +185,8 @@ MISMATCHES = (
         object_type="subscription",
         prefix="twice-",
         statements=(
-            INSERT_SUBSCRIPTION + "'twice-' || n, customer_id, 'basic', 'o' || n, 'active', 'EUR', now() - interval '1 day', "
+            INSERT_SUBSCRIPTION
+            + "'twice-' || n, customer_id, 'basic', 'o' || n, 'active', 'EUR', now() - interval '1 day', "
             "now() + interval '29 days', now() - interval '1 day', now() FROM chosen",
         ),
     ),
@@ -159,9 +195,11 @@ MISMATCHES = (
         object_type="subscription",
         prefix="other-",
         statements=(
-            INSERT_SUBSCRIPTION + "'other-' || n, customer_id, 'light', NULL, 'active', 'EUR', now() - interval '1 day', "
+            INSERT_SUBSCRIPTION
+            + "'other-' || n, customer_id, 'light', NULL, 'active', 'EUR', now() - interval '1 day', "
             "now() + interval '29 days', now() - interval '1 day', now() FROM chosen",
-            INSERT_PAYMENT + "'other-p' || n, NULL, 'other-' || n, NULL, 10, 'EUR', 'captured', now() - interval '1 day', "
+            INSERT_PAYMENT
+            + "'other-p' || n, NULL, 'other-' || n, NULL, 10, 'EUR', 'captured', now() - interval '1 day', "
             "now() - interval '1 day', now() + interval '29 days', now() - interval '1 day', now() FROM chosen",
         ),
     ),
@@ -179,7 +217,8 @@ MISMATCHES = (
         object_type="payment",
         prefix="over-",
         statements=(
-            f"UPDATE sample_shop.payments SET period_start = captured_at, period_end = captured_at + interval '30 days' {PAYMENT}",
+            f"UPDATE sample_shop.payments SET period_start = captured_at, period_end = captured_at + interval '30 "
+            f"days' {PAYMENT}",
             f"UPDATE sample_shop.subscriptions SET period_end = period_end + interval '25 days' {SUBSCRIPTION}",
             INSERT_PAYMENT + "'over-' || n, NULL, 's' || n, NULL, 30, 'EUR', 'captured', at + interval '1 hour', "
             "at + interval '25 days', at + interval '55 days', at, at FROM chosen",
@@ -228,7 +267,9 @@ MISMATCHES = (
         class_name="period_gap",
         object_type="subscription",
         prefix="s",
-        statements=(f"UPDATE sample_shop.subscriptions SET period_end = period_end - interval '9 days' {SUBSCRIPTION}",),
+        statements=(
+            f"UPDATE sample_shop.subscriptions SET period_end = period_end - interval '9 days' {SUBSCRIPTION}",
+        ),
     ),
     Mismatch(
         class_name="payment_without_order",
@@ -244,7 +285,8 @@ MISMATCHES = (
         object_type="payment",
         prefix="p",
         statements=(
-            "DELETE FROM sample_shop.customers WHERE (merchant_id, id) IN (SELECT merchant_id, customer_id FROM chosen)",
+            # A customer that goes is seen by the next night only; a payment that names another one, at once.
+            f"UPDATE sample_shop.payments SET customer_id = 'ghost' {PAYMENT}",
         ),
     ),
     Mismatch(
@@ -253,7 +295,8 @@ MISMATCHES = (
         prefix="pending-",
         kind=11,
         statements=(
-            "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, created_at, updated_at) "
+            "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, created_at, "
+            "updated_at) "
             "SELECT merchant_id, 'pending-' || n, customer_id, 70, 'EUR', 'pending', at, at FROM chosen",
             INSERT_PAYMENT + "'pending-' || n, 'pending-' || n, NULL, NULL, 70, 'EUR', 'pending', NULL, NULL, NULL, "
             "now() - interval '2 hours', at FROM chosen",
@@ -293,7 +336,8 @@ def make_clean(shop: Shop) -> None:
     shop.run("INSERT INTO sample_shop.merchants (id, name, timezone, currency) VALUES ('points', 'p', 'UTC', 'EUR')")
     shop.program("points", points_per_unit=1)
     shop.run(
-        "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at, created_at, updated_at) "
+        "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at, "
+        "created_at, updated_at) "
         "SELECT 'points', 'points-' || n, 'c' || n % 100, 20, 'EUR', 'paid', t, t, t "
         "FROM generate_series(1, 1000) n, (SELECT now() - interval '3 hours' AS t) AS times"
     )
@@ -326,7 +370,8 @@ def hide(shop: Shop) -> set[Where]:
             }
         conn.execute(
             text(
-                "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at, created_at, "
+                "INSERT INTO sample_shop.orders (merchant_id, id, customer_id, total, currency, status, paid_at, "
+                "created_at, "
                 "updated_at) SELECT 'points', 'earning-' || n, 'c1', 20, 'EUR', 'paid', t, t, t "
                 "FROM generate_series(1, :each) n, (SELECT now() - interval '3 hours' AS t) AS times"
             ),
@@ -352,7 +397,12 @@ def is_open(shop: Shop) -> set[Where]:
 def fingerprint(shop: Shop) -> list[tuple[str, str]]:
     """Return what all rows of the shop are, byte for byte, but for those whose fate the provider told."""
     return [
-        (table, shop.value(f"SELECT md5(string_agg(t::text, ',' ORDER BY merchant_id, id)) FROM sample_shop.{table} t {where}"))
+        (
+            table,
+            shop.value(
+                f"SELECT md5(string_agg(t::text, ',' ORDER BY merchant_id, id)) FROM sample_shop.{table} t {where}"
+            ),
+        )
         for table, where in (
             ("orders", ""),
             ("subscriptions", ""),
@@ -397,7 +447,9 @@ def apply_all(shop: Shop) -> None:
 def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Shop):
     allow_all_fixes(shop)
     make_clean(shop)
-    size = sum(shop.value(f"SELECT count(*) FROM sample_shop.{name}") for name in ("orders", "payments", "subscriptions"))
+    size = sum(
+        shop.value(f"SELECT count(*) FROM sample_shop.{name}") for name in ("orders", "payments", "subscriptions")
+    )
     assert size >= 100_000
     compared(shop, as_of=None)
     assert is_open(shop) == set(), f"seed {SEED}"
@@ -410,7 +462,9 @@ def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Sho
     assert is_open(shop) == expected, f"seed {SEED}: everything"
 
     before = fingerprint(shop)
-    policies = {(one.merchant_id, (one.class_name, one.object_type, one.object_id)): one.policy for one in all_found(shop)}
+    policies = {
+        (one.merchant_id, (one.class_name, one.object_type, one.object_id)): one.policy for one in all_found(shop)
+    }
     planned = [one for one in plan_fixes(shop.engine, actor="test") if isinstance(one, FixPlan)]
     chosen = [one for number, one in enumerate(one for one in planned if one.policy == "P") if number % 2]
     approve_plans(shop.engine, [one.plan_id for one in chosen], actor="test")
@@ -423,7 +477,8 @@ def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Sho
     assert fingerprint(shop) != before
 
     applied = shop.rows(
-        "SELECT plan_id FROM loyalty.fix_plans WHERE status = 'applied' AND inverse IS NOT NULL ORDER BY applied_at DESC, plan_id DESC"
+        "SELECT plan_id FROM loyalty.fix_plans WHERE status = 'applied' AND inverse IS NOT NULL ORDER BY "
+        "applied_at DESC, plan_id DESC"
     )
     with shop.engine.begin() as conn:
         mapping = sources.require_mapping(conn)
@@ -432,5 +487,9 @@ def test_what_is_hidden_among_clean_rows_is_found_fixed_and_taken_back(shop: Sho
     assert len(applied) >= 2 * EACH
     assert fingerprint(shop) == before, f"seed {SEED}: after undoing"
     compared(shop, full=False, as_of=None)
-    settled = {one for one in expected if one[1][0] in ("pending_too_long", "paid_order_without_points", "points_without_paid_order")}
+    settled = {
+        one
+        for one in expected
+        if one[1][0] in ("pending_too_long", "paid_order_without_points", "points_without_paid_order")
+    }
     assert is_open(shop) == expected - settled, f"seed {SEED}: after undoing"

@@ -24,7 +24,10 @@ SELECT
     p.currency,
     -- No time, an infinite one and one of the Stone Age: calculating with those is refused for everybody.
     least(
-        greatest(coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at, o.updated_at), timestamptz '1900-01-01 00:00+00'),
+        greatest(
+            coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at, o.updated_at),
+            timestamptz '1900-01-01 00:00+00'
+        ),
         timestamptz '3000-01-01 00:00+00'
     ) AS captured_at,
     least(
@@ -68,7 +71,9 @@ LEFT JOIN source_subscriptions AS b
 LEFT JOIN loyalty_source.plans AS pl
     ON pl.merchant_id = p.merchant_id AND pl.plan_id = coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id)
 LEFT JOIN loyalty_source.customers AS cu
-    ON cu.merchant_id = p.merchant_id AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
+    ON
+        cu.merchant_id = p.merchant_id
+        AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
 CROSS JOIN LATERAL (
     SELECT
         least(

@@ -1,4 +1,5 @@
--- A plan that the shop shows twice makes no payment two: it goes by the cheaper one, as checked_plans does. Those few rows only.
+-- A plan that the shop shows twice makes no payment two: it goes by the cheaper one, as checked_plans does. Those few
+-- rows only.
 DELETE FROM checked_payments AS p
 USING (
     SELECT

@@ -24,4 +24,5 @@ WHERE
     AND p.subscription_status IN ('cancelled', 'expired')
     -- Shops that don't note when it was: after its end. What expired and is paid again is a period_gap.
     AND p.start_at
-    > coalesce(p.cancelled_at, CASE WHEN p.subscription_status = 'cancelled' THEN p.subscription_end_at END) + interval '1 hour';
+    > coalesce(p.cancelled_at, CASE WHEN p.subscription_status = 'cancelled' THEN p.subscription_end_at END)
+    + interval '1 hour';

@@ -34,7 +34,11 @@ FROM source_payments AS p
 LEFT JOIN source_orders AS o ON o.merchant_id = p.merchant_id AND o.order_id = p.order_id
 LEFT JOIN source_subscriptions AS s ON s.merchant_id = p.merchant_id AND s.subscription_id = p.subscription_id
 WHERE
-    coalesce(p.customer_id, o.customer_id, s.customer_id) IS NULL
+    (
+        coalesce(p.customer_id, o.customer_id, s.customer_id) IS NULL
+        -- Its subscription may be there, and not be here.
+        AND (p.subscription_id IS NULL OR s.subscription_id IS NOT NULL)
+    )
     OR (p.merchant_id, coalesce(p.customer_id, o.customer_id, s.customer_id)) IN (
         SELECT
             t.merchant_id,
