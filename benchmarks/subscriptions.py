@@ -33,8 +33,8 @@ SMALLER_CHECKS = 3
 BARE_SETTINGS = "SET work_mem = '128MB'", "SET enable_mergejoin = off"
 BARE_FIXES = (
     "INSERT INTO bare_subscriptions (merchant_id, customer_id, plan_id, order_id, status, price, currency, "
-    "period_start, period_end, created_at) SELECT merchant_id, customer_id, plan_id, id, 'active', total, currency, paid_at, "
-    "paid_at + interval '1 month', paid_at FROM sample_shop.orders WHERE id LIKE 'lost{round}-%'"
+    "period_start, period_end, created_at) SELECT merchant_id, customer_id, plan_id, id, 'active', total, currency, "
+    "paid_at, paid_at + interval '1 month', paid_at FROM sample_shop.orders WHERE id LIKE 'lost{round}-%'"
 )
 
 
