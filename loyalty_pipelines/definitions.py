@@ -11,6 +11,7 @@ from loyalty_pipelines.assets.notifications import sent_notifications
 from loyalty_pipelines.assets.reconciliation_queue import reconciliation_queue
 from loyalty_pipelines.assets.reports import reports
 from loyalty_pipelines.assets.shop import SHOP_TABLES
+from loyalty_pipelines.assets.subscriptions import subscription_mismatches, subscription_report
 from loyalty_pipelines.checks import CHECKS
 from loyalty_pipelines.jobs import JOBS
 from loyalty_pipelines.resources.alerter import Alerter
@@ -35,6 +36,8 @@ defs = dg.Definitions(
         sent_notifications,
         balance_integrity,
         reports,
+        subscription_mismatches,
+        subscription_report,
         ALERTS_TABLE,
     ],
     asset_checks=CHECKS,

@@ -193,11 +193,15 @@ def _prove_and_check(merchants: Sequence[str]) -> dict[str, bool]:
             "notification_checks_job",
             "report_checks_job",
             "alert_checks_job",
+            "subscriptions_job",
+            "subscription_checks_job",
         ):
             result = defs.resolve_job_def(job).execute_in_process(
                 instance=instance,
                 run_config=quiet,
-                tags={RANGE_START: partitions[0], RANGE_END: partitions[-1]} if job == "integrity_job" else None,
+                tags={RANGE_START: partitions[0], RANGE_END: partitions[-1]}
+                if job in ("integrity_job", "subscriptions_job")
+                else None,
                 raise_on_error=False,
             )
             passed.update({found.check_name: found.passed for found in result.get_asset_check_evaluations()})

@@ -13,6 +13,11 @@ from loyalty_pipelines.assets.metrics import PUSH_AT_END, push_metrics
 from loyalty_pipelines.assets.notifications import SENT_NOTIFICATIONS
 from loyalty_pipelines.assets.reconciliation_queue import RECONCILIATION_QUEUE
 from loyalty_pipelines.assets.reports import POINTS_LIABILITY, RECENT_ACTIVITY, REDEMPTION_STATS
+from loyalty_pipelines.assets.subscriptions import (
+    SUBSCRIPTION_MISMATCHES,
+    SUBSCRIPTION_REPORT,
+    fix_subscriptions,
+)
 from loyalty_pipelines.checks.source_contracts import source_contracts
 
 # A run that is older than this is dead, whatever its status says: run monitoring ends it, and the sensors stop
@@ -129,6 +134,29 @@ integrity_checks_job = dg.define_asset_job(
     tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
 )
 
+subscriptions_job = dg.define_asset_job(
+    "subscriptions_job",
+    selection=dg.AssetSelection.assets(SUBSCRIPTION_MISMATCHES).without_checks(),
+    description="Compares payments, orders, subscriptions and points of the chosen merchants; all of it unless told "
+    "otherwise. Changes nothing in the shop.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+
+subscription_checks_job = dg.define_asset_job(
+    "subscription_checks_job",
+    selection=dg.AssetSelection.checks_for_assets(SUBSCRIPTION_MISMATCHES),
+    description="Says which mismatches are open, class by class, and whether every merchant was compared.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
+subscription_report_job = dg.define_asset_job(
+    "subscription_report_job",
+    selection=dg.AssetSelection.assets(SUBSCRIPTION_REPORT).without_checks(),
+    description="Writes the report on money at risk as HTML, JSON and CSV, and sends its summary once a day. Started "
+    "by subscription_report_schedule.",
+    tags={"dagster/max_runtime": str(LIVE_MAX_RUNTIME_SECONDS)},
+)
+
 alert_checks_job = dg.define_asset_job(
     "alert_checks_job",
     selection=dg.AssetSelection.checks_for_assets(ALERTS),
@@ -151,6 +179,15 @@ source_contracts_job = dg.define_asset_job(
 )
 def adjust_points_job() -> None:
     adjust_points()
+
+
+@dg.job(
+    description="Applies the fixes of mismatches that are automatic or approved, up to the limits of each merchant; a "
+    "dry run unless told otherwise. fix_subscriptions_schedule starts it, once somebody has turned it on.",
+    tags={"dagster/max_runtime": str(SWEEP_MAX_RUNTIME_SECONDS)},
+)
+def fix_subscriptions_job() -> None:
+    fix_subscriptions()
 
 
 @dg.job(
@@ -189,4 +226,8 @@ JOBS = [
     alert_checks_job,
     source_contracts_job,
     push_metrics_job,
+    subscriptions_job,
+    subscription_checks_job,
+    fix_subscriptions_job,
+    subscription_report_job,
 ]

@@ -12,6 +12,7 @@ from loyalty_pipelines.jobs import (
     award_checks_job,
     expire_points_job,
     expiry_checks_job,
+    fix_subscriptions_job,
     integrity_checks_job,
     integrity_job,
     notification_checks_job,
@@ -21,6 +22,9 @@ from loyalty_pipelines.jobs import (
     report_checks_job,
     reports_job,
     source_contracts_job,
+    subscription_checks_job,
+    subscription_report_job,
+    subscriptions_job,
     sweep_points_job,
 )
 from loyalty_pipelines.partitions import MERCHANT
@@ -108,6 +112,86 @@ def _proof(context: dg.ScheduleEvaluationContext, *, is_full: bool) -> dg.RunReq
     if in_flight:
         return dg.SkipReason(f"Proof {in_flight} is not finished yet.")
     return _for_all_merchants(context, "balance_integrity", full=is_full, everybody=True)
+
+
+@dg.schedule(
+    job=subscriptions_job,
+    cron_schedule="*/5 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every 5 minutes in which the shop changed something or a look is due: compares that, of all "
+    "merchants.",
+)
+def subscriptions_schedule(context: dg.ScheduleEvaluationContext, ledger: LedgerDatabase):
+    in_flight = _run_in_flight(context.instance, subscriptions_job.name)
+    if in_flight:
+        return dg.SkipReason(f"Comparison {in_flight} is not finished yet.")
+    return _comparison(context, ledger, is_full=False)
+
+
+@dg.schedule(
+    job=subscriptions_job,
+    cron_schedule=f"30 {PROOF_HOUR} * * *",
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 03:30 in the platform's time zone: compares all payments and subscriptions, of all "
+    "merchants.",
+)
+def subscriptions_nightly_schedule(context: dg.ScheduleEvaluationContext, ledger: LedgerDatabase):
+    # A night is never left out: beside another comparison, its own waits.
+    return _comparison(context, ledger, is_full=True)
+
+
+def _comparison(
+    context: dg.ScheduleEvaluationContext, ledger: LedgerDatabase, *, is_full: bool
+) -> dg.RunRequest | dg.SkipReason:
+    why_not = _why_not_compared(ledger, is_full=is_full)
+    if why_not:
+        return dg.SkipReason(why_not)
+    return _for_all_merchants(context, "subscription_mismatches", full=is_full, everybody=True)
+
+
+def _why_not_compared(ledger: LedgerDatabase, *, is_full: bool) -> str | None:
+    """Return why there is nothing to do; a database that can't be read is an error, and none of these."""
+    from loyalty_pipelines.db.engine import reading
+    from loyalty_pipelines.db.subscription_checks import why_not_compared
+    from loyalty_pipelines.domain.source_mapping import MappingWithdrawnError, NoMappingError
+
+    with ledger.engine() as engine, reading(engine) as conn:
+        try:
+            return why_not_compared(conn, is_full=is_full)
+        except (NoMappingError, MappingWithdrawnError) as error:
+            return str(error)
+
+
+@dg.schedule(
+    job=fix_subscriptions_job,
+    cron_schedule="*/10 * * * *",
+    # It changes the shop's rows: an operator turns it on, when the plans look right.
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Every 10 minutes, once somebody has turned it on: applies the fixes that are automatic or approved. "
+    "Look at 'loyalty subscriptions plan' first.",
+)
+def fix_subscriptions_schedule(context: dg.ScheduleEvaluationContext, ledger: LedgerDatabase):
+    in_flight = _run_in_flight(context.instance, fix_subscriptions_job.name)
+    if in_flight:
+        return dg.SkipReason(f"Run {in_flight} is not finished yet.")
+    why_not = _why_not_compared(ledger, is_full=True)
+    if why_not:
+        return dg.SkipReason(why_not)
+    return dg.RunRequest(run_config={"ops": {"fix_subscriptions": {"config": {"dry_run": False}}}})
+
+
+@dg.schedule(
+    job=subscription_report_job,
+    cron_schedule=f"15 {REPORTS_HOUR} * * *",
+    execution_timezone=platform_timezone().key,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 05:15 in the platform's time zone: writes the report on money at risk, and sends its "
+    "summary.",
+)
+def subscription_report_schedule(ledger: LedgerDatabase):
+    why_not = _why_not_compared(ledger, is_full=True)
+    return dg.SkipReason(why_not) if why_not else dg.RunRequest()
 
 
 @dg.schedule(
@@ -228,6 +312,14 @@ source_contracts_schedule = dg.ScheduleDefinition(
     description="Every night at 04:00 in the platform's time zone: is the shop's data as its contracts expect?",
 )
 
+subscription_checks_schedule = dg.ScheduleDefinition(
+    name="subscription_checks_schedule",
+    job=subscription_checks_job,
+    cron_schedule="55 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour, that of the night's comparison, too: which payments and subscriptions disagree?",
+)
+
 SCHEDULES = [
     sweep_schedule,
     release_holds_schedule,
@@ -244,4 +336,9 @@ SCHEDULES = [
     alert_checks_schedule,
     source_contracts_schedule,
     push_metrics_schedule,
+    subscriptions_schedule,
+    subscriptions_nightly_schedule,
+    subscription_checks_schedule,
+    fix_subscriptions_schedule,
+    subscription_report_schedule,
 ]

@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fasteners
@@ -58,6 +59,13 @@ def database_template(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def database_url(server: EmbeddedServer, database_template: str) -> Iterator[str]:
     """The URL of a fresh database with the schema installed, dropped after the test."""
+    with fresh_database(server, database_template) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(server: EmbeddedServer, database_template: str) -> Iterator[str]:
+    """A copy of the template, dropped at the end; return its URL."""
     name = f"test_{uuid.uuid4().hex[:16]}"
     administer(server.url("postgres"), f"CREATE DATABASE {name} TEMPLATE {database_template} STRATEGY FILE_COPY")
     yield server.url(name)

@@ -21,6 +21,7 @@ from loyalty_pipelines.checks.notifications import few_mails_fail, no_mail_waits
 from loyalty_pipelines.checks.reconciliation_queue import few_updates_wait_in_the_queue
 from loyalty_pipelines.checks.reports import liability_equals_the_sum_of_balances
 from loyalty_pipelines.checks.source_contracts import source_contracts
+from loyalty_pipelines.checks.subscriptions import every_merchant_was_compared_lately, subscription_findings
 
 CHECKS = [
     every_paid_order_has_its_points,
@@ -38,4 +39,6 @@ CHECKS = [
     liability_equals_the_sum_of_balances,
     alert_channels_work,
     source_contracts,
+    subscription_findings,
+    every_merchant_was_compared_lately,
 ]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from loyalty_pipelines.domain.activity import ActivityReport, RedemptionReport
     from loyalty_pipelines.domain.liability import LiabilityReport, MerchantLiability
+    from loyalty_pipelines.domain.subscription_report import SubscriptionReport
     from loyalty_pipelines.report_files.tables import ReportFile
     from loyalty_pipelines.resources.report_store import ReportStore
 
@@ -179,6 +180,71 @@ def activity(merchant: str | None, limit: int, days: int, as_json: bool, as_csv:
     _end(report.failures)
 
 
+@reports.command()
+@merchant_option
+@json_option
+@to_option
+def subscriptions(merchant: str | None, as_json: bool, to: str | None) -> None:
+    """Show the money at risk where payments, orders, subscriptions and points disagree: by class, age and day.
+
+    What somebody has accepted is left out. It is as fresh as the last comparison ('loyalty subscriptions check').
+    """
+    from loyalty_pipelines.db.subscription_report import report_subscriptions
+    from loyalty_pipelines.domain.subscription_report import REPORT
+    from loyalty_pipelines.platform_time import platform_timezone
+    from loyalty_pipelines.report_files.subscriptions import report_document, subscription_files
+
+    _require_one(as_json, as_csv=False, to=to)
+    store = _store(to)
+    with database(as_json=as_json) as engine:
+        _chosen(engine, merchant)
+        report = report_subscriptions(engine, merchant, timezone=platform_timezone())
+    if as_json:
+        print_json(report_document(report))
+    elif store is not None:
+        run_id = str(uuid.uuid4())
+        _write(store, REPORT, report, subscription_files(report, run_id=run_id), run_id=run_id)
+    else:
+        _print_subscriptions(report)
+    _end({one.merchant_id: one.failure for one in report.merchants if one.failure})
+
+
+def _print_subscriptions(report: "SubscriptionReport") -> None:
+    from loyalty_pipelines.domain.subscription_report import ages_together, classes_together, money_text
+
+    classes = [one for one in classes_together(report.classes) if one.findings]
+    if classes:
+        print_table(
+            ("class", "severity", "policy", "findings", "new", "at risk", "currency", "since"),
+            [
+                (one.class_name, one.severity, one.policy, one.findings, one.new_findings, one.amount,
+                 one.currency or "unknown", one.first_seen_at)
+                for one in classes
+            ],
+            numbers=("findings", "new", "at risk"),
+        )  # fmt: skip
+        print_table(
+            ("age", "findings", "at risk", "currency"),
+            [
+                (one.label, one.findings, one.amount, one.currency or "unknown")
+                for one in ages_together(report.ages)
+                if one.findings
+            ],
+            numbers=("findings", "at risk"),
+        )
+        wrong = [one for one in report.by_merchant() if one.findings]
+        if len(wrong) > 1:
+            print_table(
+                ("merchant", "findings", "at risk"),
+                [(one.merchant.merchant_id, one.findings, money_text(one.money)) for one in wrong[:MERCHANTS_PRINTED]],
+                numbers=("findings",),
+            )
+    say(
+        f"{money_text(report.money).capitalize() if not report.money else money_text(report.money)} at risk: "
+        f"{counted(report.open_findings, 'open finding')}, {report.new_findings:,} new since yesterday."
+    )
+
+
 def _require_one(as_json: bool, as_csv: bool, to: str | None) -> None:
     if [as_json, as_csv, to is not None].count(True) > 1:
         raise click.UsageError("Choose one of --json, --csv and --to.")
@@ -206,7 +272,7 @@ def _store(to: str | None) -> "ReportStore | None":
 def _write(
     store: "ReportStore",
     name: str,
-    report: "LiabilityReport | RedemptionReport | ActivityReport",
+    report: "LiabilityReport | RedemptionReport | ActivityReport | SubscriptionReport",
     files: "Sequence[ReportFile]",
     *,
     run_id: str,

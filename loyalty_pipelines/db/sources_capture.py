@@ -40,7 +40,15 @@ TRANSITION_TABLES: dict[str, LiteralString] = {
     "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "delete": "OLD TABLE AS old_rows",
 }
-NOTED: dict[str, LiteralString] = {name: name for name in ("orders", "payments", "subscriptions")}
+NOTED: dict[str, LiteralString] = {"refunds": "orders"} | {
+    name: name for name in ("orders", "payments", "subscriptions")
+}
+# What a row belongs to: when it belongs to it no longer, that has to be compared, too, and the row does not say so any more.
+LINKS: dict[str, dict[str, LiteralString]] = {
+    "orders": {"customer_id": "customers"},
+    "payments": {"order_id": "orders", "subscription_id": "subscriptions", "customer_id": "customers"},
+    "subscriptions": {"order_id": "orders", "customer_id": "customers"},
+}
 # Compared as they are; everything else as text. Types like json have no equality, and a collation may call
 # two different words equal.
 COMPARABLE_TYPES = INTEGERS | FLOATS | TIMESTAMPS | {"numeric", "money", "uuid", "bool"}
@@ -61,8 +69,9 @@ class Capture:
 
     @property
     def subject(self) -> str:
-        """The name's middle; the orders have two triggers for each event, one for each inbox."""
-        return f"subscription_{self.relation}" if self.is_subscription and self.relation == "orders" else self.relation
+        """The name's middle; orders and refunds have two triggers for each event, one for each inbox."""
+        is_second = self.is_subscription and self.relation in EVENTS
+        return f"subscription_{self.relation}" if is_second else self.relation
 
     @property
     def function(self) -> str:
@@ -79,7 +88,8 @@ class Capture:
     @property
     def object_id(self) -> sql.Composable:
         """The key of what is noted: a refund notes its order."""
-        name = SOURCE_RELATIONS[self.relation].key[1] if self.is_subscription else "order_id"
+        is_itself = self.is_subscription and self.relation != "refunds"
+        name = SOURCE_RELATIONS[self.relation].key[1] if is_itself else "order_id"
         return as_text(self.info.known(self.part.columns[name]))
 
 
@@ -92,7 +102,11 @@ def captures_of(mapping: SourceMapping, relations: Relations) -> list[Capture]:
         return []
     has_subscriptions = any(mapping.relation(name) and name in relations for name in ("payments", "subscriptions"))
     wanted = []
-    for is_subscription, events_of in ((False, EVENTS), (True, SUBSCRIPTION_EVENTS if has_subscriptions else {})):
+    subscription_events = dict(SUBSCRIPTION_EVENTS) if has_subscriptions else {}
+    if mapping.payments is not None and "refunded_amount" not in mapping.payments.columns:
+        # What was given back is known from the refunds alone, then.
+        subscription_events["refunds"] = EVENTS["refunds"]
+    for is_subscription, events_of in ((False, EVENTS), (True, subscription_events)):
         for relation, events in events_of.items():
             part, info = mapping.relation(relation), relations.get(relation)
             if part is not None and info is not None:
@@ -152,7 +166,7 @@ def function_body(capture: Capture) -> sql.Composable:
         insert = sql.SQL(
             "    INSERT INTO loyalty.subscription_inbox (relation, merchant_id, object_id)\n"
             "    SELECT {distinct}{relation}, c.merchant_id, c.object_id"
-        ).format(distinct=distinct, relation=literal(capture.relation))
+        ).format(distinct=distinct, relation=literal(NOTED[capture.relation]))
     else:
         insert = sql.SQL(
             "    INSERT INTO loyalty.order_inbox (merchant_id, customer_id, order_id, source)\n"
@@ -166,7 +180,7 @@ BEGIN
 {changed}
     ) AS c
     WHERE c.merchant_id IS NOT NULL AND c.object_id IS NOT NULL;
-    RETURN NULL;
+{lost}    RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'loyalty could not note changed {relation} (%: %); they are saved, the {finder} will find them',
         SQLSTATE, SQLERRM;
@@ -176,8 +190,41 @@ END
     ).format(
         insert=insert,
         changed=changed_rows(capture),
+        lost=lost_links(capture),
         relation=sql.SQL(NOTED[capture.relation] if capture.is_subscription else "orders"),
         finder=sql.SQL("nightly check" if capture.is_subscription else "sweep"),
+    )
+
+
+def lost_links(capture: Capture) -> sql.Composable:
+    """Return the statement that notes what rows belonged to and belong to no longer; nothing where they are new."""
+    links = LINKS.get(capture.relation, {}) if capture.is_subscription and capture.event != "insert" else {}
+    queries = [
+        (sql.SQL("({}\nEXCEPT\n{})") if capture.event == "update" else sql.SQL("{}")).format(
+            *(link_query(capture, table, field, noted) for table in tables)
+        )
+        for field, noted in links.items()
+        if field in capture.part.columns
+        for tables in [("old_rows", "new_rows") if capture.event == "update" else ("old_rows",)]
+    ]
+    if not queries:
+        return sql.SQL("")
+    return sql.SQL(
+        "    INSERT INTO loyalty.subscription_inbox (relation, merchant_id, object_id)\n"
+        "    SELECT DISTINCT l.relation, l.merchant_id, l.object_id\n    FROM (\n{}\n    ) AS l\n"
+        "    WHERE l.merchant_id IS NOT NULL AND l.object_id IS NOT NULL;\n"
+    ).format(sql.SQL("\nUNION ALL\n").join(queries))
+
+
+def link_query(capture: Capture, table: str, field: str, noted: LiteralString) -> sql.Composable:
+    wanted = is_wanted(capture.part, capture.info)
+    return sql.SQL("SELECT {} AS relation, {} AS merchant_id, {} AS object_id FROM {} AS {}{}").format(
+        literal(noted),
+        merchant_key(capture),
+        as_text(capture.info.known(capture.part.columns[field])),
+        sql.Identifier(table),
+        ROW,
+        sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(wanted)) if wanted else sql.SQL(""),
     )
 
 

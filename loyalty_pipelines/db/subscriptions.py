@@ -53,6 +53,7 @@ PREPARE_ROWS = [
         "create_subscriptions",
         "create_payments",
         "analyze_rows",
+        "drop_second_plans",
         "drop_second_links",
     )
 ]

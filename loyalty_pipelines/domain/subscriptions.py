@@ -8,6 +8,7 @@ from typing import Any
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.findings import OpenFindings
+from loyalty_pipelines.domain.source_models import SourceMapping
 
 SUBJECT = "subscriptions"
 # The name under which loyalty.merchant_jobs and the asset know the check.
@@ -16,6 +17,11 @@ JOB = "subscription_mismatches"
 CHECK_FAILED = "check_failed"
 # Its object is a relation of the shop that the mapping lacks.
 NOT_CHECKED = "not_checked"
+# Said wherever something of the comparison is asked for, and there is nothing to compare.
+NOT_MAPPED = (
+    "The source mapping has no payments and no subscriptions: nothing is compared, and silence proves nothing. "
+    "docs/source-mapping.md says how to map them."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +204,11 @@ WARNINGS = (NOT_CHECKED, *(one.code for one in CLASSES if one.severity == "warni
 RELATIONS = ("payments", "subscriptions", "plans")
 
 
+def is_mapped(mapping: SourceMapping) -> bool:
+    """Whether there is anything to compare: payments or subscriptions."""
+    return mapping.payments is not None or mapping.subscriptions is not None
+
+
 class UnknownClassError(LoyaltyError):
     """There is no class of mismatches with this code."""
 
@@ -249,6 +260,25 @@ class MerchantComparison:
     def open_findings(self) -> int:
         """How many findings are open."""
         return sum(one.findings for one in self.findings)
+
+    def metadata(self) -> Mapping[str, int | float | str]:
+        """Return what the run shows of the merchant, but for the classes."""
+        return {
+            "payments": self.payments,
+            "subscriptions": self.subscriptions,
+            "findings": self.open_findings,
+            **{f"amount at risk {currency}": float(amount) for currency, amount in self.amounts_at_risk.items()},
+            "compared": "everything" if self.is_full else "what changed",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncomparedMerchant:
+    """A merchant whose last full comparison is too long ago (None: never), or whose last one failed, and why."""
+
+    merchant_id: str
+    compared_at: datetime | None
+    failure: str | None
 
 
 @dataclass(frozen=True, kw_only=True)

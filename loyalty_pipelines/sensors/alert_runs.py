@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from loyalty_pipelines.assets.expiry import STEPS, ExpiryConfig
-from loyalty_pipelines.jobs import IN_FLIGHT, expire_points_job
+from loyalty_pipelines.assets.subscriptions import FixConfig
+from loyalty_pipelines.jobs import IN_FLIGHT, expire_points_job, fix_subscriptions_job
 from loyalty_pipelines.partitions import MERCHANT
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ class _Run:
         is_expiry = self.run.job_name == expire_points_job.name or bool(
             set(STEPS) & set(self.run.asset_selection or ())
         )
-        is_dry = self.config.get("dry_run", is_expiry and ExpiryConfig.model_fields["dry_run"].default)
+        is_fix = self.run.job_name == fix_subscriptions_job.name
+        default = (is_expiry and ExpiryConfig.model_fields["dry_run"].default) or (
+            is_fix and FixConfig.model_fields["dry_run"].default
+        )
+        is_dry = self.config.get("dry_run", default)
         is_full = self.config.get("full", True)
         return frozenset(name for name, is_so in (("writing", is_dry), ("what is old", not is_full)) if is_so)
 
@@ -93,6 +98,9 @@ class _Run:
         """Of which merchants it was; None: of all."""
         if self.config.get("everybody"):
             return None
+        # What has no partitions names its merchants, or none.
+        if named := self.config.get("merchants") or [one for one in (self.config.get("merchant"),) if one]:
+            return frozenset(named)
         if PARTITION in self.run.tags:
             return frozenset([self.run.tags[PARTITION]])
         if RANGE[0] in self.run.tags:

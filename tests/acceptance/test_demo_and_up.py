@@ -87,7 +87,7 @@ def test_the_demo_awards_everything_and_ends_by_itself(environment: dict[str, st
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
     assert set(result["checks"].values()) == {True}
-    assert len(result["checks"]) == 24
+    assert len(result["checks"]) == 46
     assert result["orders_added"] == 4000
     assert len(result["merchants"]) == 4
     assert {merchant["waiting"] for merchant in result["merchants"]} == {0}

@@ -42,6 +42,8 @@ FINDS_PROBLEMS = (
     "loyalty queue retry",
     "loyalty notifications send",
     "loyalty integrity check",
+    "loyalty subscriptions check",
+    "loyalty reports subscriptions",
     "loyalty alerts check",
     "loyalty alerts close",
     "loyalty metrics push",

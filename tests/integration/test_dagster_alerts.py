@@ -380,6 +380,25 @@ def test_a_failed_proof_of_everything_is_not_ended_by_one_of_what_is_new(instanc
     assert failed_run(instance, job) == ""
 
 
+def test_failed_fixes_are_not_ended_by_a_dry_run_or_by_those_of_one_merchant(instance: dg.DagsterInstance) -> None:
+    def fixes(**config: object) -> dict:
+        return {"run_config": {"ops": {"fix_subscriptions": {"config": config}}}}
+
+    job = "fix_subscriptions_job"
+    failed = run_of(instance, job, FAILURE, **fixes(dry_run=False))
+    run_of(instance, job, SUCCESS)
+    assert failed_run(instance, job) == failed.run_id, "a dry run unless told otherwise"
+    run_of(instance, job, SUCCESS, **fixes(dry_run=False, merchants=["m1"]))
+    assert failed_run(instance, job) == failed.run_id
+    run_of(instance, job, SUCCESS, **fixes(dry_run=False))
+    assert failed_run(instance, job) == ""
+    report = "subscription_report_job"
+    failed = run_of(instance, report, FAILURE)
+    one = {"ops": {"loyalty__subscription_report": {"config": {"merchant": "m1"}}}}
+    run_of(instance, report, SUCCESS, run_config=one)
+    assert failed_run(instance, report) == failed.run_id
+
+
 def test_the_failure_of_a_job_that_has_nothing_left_to_do_is_over(shop: Shop, instance: dg.DagsterInstance) -> None:
     job = "drain_reconciliation_queue_job"
     Queue(shop).report("o", 25, 0)

@@ -13,6 +13,7 @@ from loyalty_pipelines.checks.expiry import LateConfig
 from loyalty_pipelines.checks.integrity import ProofAgeConfig
 from loyalty_pipelines.checks.notifications import MailAgeConfig
 from loyalty_pipelines.checks.reconciliation_queue import QueueAgeConfig
+from loyalty_pipelines.domain import subscriptions
 from loyalty_pipelines.domain.alert_table import parse_alert_table
 from loyalty_pipelines.domain.alerts import State
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, CLASSES, PROOFS
@@ -104,11 +105,13 @@ def test_an_alert_is_as_bad_as_the_checks_and_jobs_of_dagster_that_say_the_same(
 
 def test_an_alert_about_findings_is_as_bad_as_the_check_of_their_class() -> None:
     expected = {name: TABLE.rows[proof.sentence].red for proof in PROOFS for name in proof.classes}
+    expected |= {one.code: TABLE.rows[one.sentence].red for one in subscriptions.CLASSES}
+    assert TABLE.rows["every_class_was_compared"].red == TABLE.rows["every_merchant_was_proved_lately"].red
     expected[CHECK_FAILED] = TABLE.rows["every_merchant_was_proved_lately"].red
     # Of a proof that there is not yet, as in the table's last row.
     expected["of_another_proof"] = TABLE.default.red
     found = dict.fromkeys(expected, "")
-    for alert in ("LoyaltyBalancesWrong", "LoyaltyFindings"):
+    for alert in ("LoyaltyBalancesWrong", "LoyaltyFindings", "LoyaltyPaymentsWrong", "LoyaltySubscriptionFindings"):
         ((matches, pattern),) = re.findall(r'class(=~|!~)"([^"]*)"', BY_NAME[alert]["expr"])
         for name in found:
             if bool(re.fullmatch(pattern, name)) is (matches == "=~"):
@@ -205,3 +208,12 @@ def assert_there(link: str) -> None:
     headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
     anchors = {"".join(c for c in one.lower().replace(" ", "-") if c.isalnum() or c in "-_") for one in headings}
     assert not anchor or anchor in anchors, link
+
+
+def test_findings_are_in_the_panels_of_their_proof_and_of_no_other() -> None:
+    codes = {one.code for one in subscriptions.CLASSES}
+    shown = {panel["title"]: panel["targets"][0]["expr"] for panel in PANELS}
+    for title, is_of_subscriptions in (("Open mismatches", True), ("Money at risk by mismatches", True),
+                                       ("Open findings", False), ("Money at risk by findings", False)):  # fmt: skip
+        ((matches, pattern),) = re.findall(r'class(=~|!~)"([^"]*)"', shown[title])
+        assert (matches == "=~", set(pattern.split("|"))) == (is_of_subscriptions, codes), title

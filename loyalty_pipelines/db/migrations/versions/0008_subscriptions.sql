@@ -17,10 +17,13 @@ CREATE TABLE loyalty.subscription_inbox (
     merchant_id text COLLATE "C" NOT NULL,
     object_id text COLLATE "C" NOT NULL,
     noted_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT subscription_inbox_relation_is_known CHECK (relation IN ('orders', 'payments', 'subscriptions'))
+    CONSTRAINT subscription_inbox_relation_is_known CHECK (
+        relation IN ('orders', 'payments', 'subscriptions', 'customers')
+    )
 );
 COMMENT ON TABLE loyalty.subscription_inbox IS
-'Orders, payments and subscriptions that the shop changed since they were compared. Triggers write it, a check empties it.';
+'Orders, payments and subscriptions that the shop changed since they were compared, and whose they no longer are. Triggers
+write it, a check empties it.';
 
 CREATE TABLE loyalty.subscription_looks (
     merchant_id text COLLATE "C" NOT NULL,
@@ -123,6 +126,18 @@ COMMENT ON COLUMN loyalty.fix_plans.row_before IS
 'The shop''s row before the fix, column by column as the shop has it; undoing puts it back.';
 COMMENT ON COLUMN loyalty.fix_plans.row_after IS 'The shop''s row after the fix: undoing it asks whether it is still that.';
 
+-- Daily mails --------------------------------------------------------------------------------------------
+
+CREATE TABLE loyalty.subscription_mails (
+    sent_on date PRIMARY KEY,
+    leased_until timestamptz,
+    sent_at timestamptz,
+    run_id text,
+    failure text
+);
+COMMENT ON TABLE loyalty.subscription_mails IS
+'The daily summary: sent once for a day of the platform''s time zone, however often its report runs.';
+
 -- Rules as functions --------------------------------------------------------------------------------------
 
 CREATE FUNCTION loyalty.plan_interval(words text) RETURNS interval
@@ -170,17 +185,21 @@ CREATE FUNCTION loyalty.plan_price(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
     -- What a payment for a plan has to be: its price less the order's discount and the points redeemed on it. NULL: not known.
-    SELECT greatest(
-        plan_amount - coalesce(discount_amount, 0)
-        - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
-        0
-    )
+    -- CASE, because greatest() takes no notice of NULL: what is for no plan would have to cost 0.
+    SELECT CASE
+        WHEN plan_amount IS NOT NULL THEN greatest(
+            plan_amount - coalesce(discount_amount, 0)
+            - coalesce(points_discount_amount, coalesce(points_redeemed, 0) * coalesce(point_value_amount, 0)),
+            0
+        )
+    END
 $function$;
 
 -- Rights --------------------------------------------------------------------------------------------------
 
 GRANT SELECT, INSERT, UPDATE, DELETE
-ON loyalty.subscription_inbox, loyalty.subscription_looks, loyalty.subscription_settings, loyalty.fix_plans
+ON loyalty.subscription_inbox, loyalty.subscription_looks, loyalty.subscription_settings, loyalty.fix_plans,
+loyalty.subscription_mails
 TO loyalty_pipeline;
 GRANT SELECT ON loyalty.subscription_settings, loyalty.fix_plans TO loyalty_reader;
 -- The triggers on the shop's tables may do this and nothing else.

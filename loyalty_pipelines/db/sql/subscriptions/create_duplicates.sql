@@ -28,7 +28,9 @@ LEFT JOIN LATERAL (
     WHERE
         p.merchant_id = s.merchant_id
         AND p.subscription_id = s.subscription_id
-        AND p.end_at > CAST(:as_of AS timestamptz)
+        -- Or it was paid so far and its renewal is tried, as long as subscription_without_payment waits for it.
+        AND p.end_at + CASE WHEN s.status = 'past_due' THEN interval '14 days' ELSE interval '3 days' END
+        > CAST(:as_of AS timestamptz)
         AND (
             (p.status IN ('captured', 'disputed') AND p.amount > p.refunded_amount)
             OR p.status IN ('pending', 'authorized', 'unknown', 'unrecognized')

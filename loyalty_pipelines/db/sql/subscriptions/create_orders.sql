@@ -14,7 +14,7 @@ SELECT
         WHEN o.points_discount_amount BETWEEN 0 AND 1000000000000000 THEN o.points_discount_amount
     END AS points_discount_amount,
     o.paid_at,
-    o.updated_at,
+    coalesce(o.updated_at, o.paid_at, '-infinity') AS updated_at,
     op.account_id,
     op.in_force_points,
     op.waived_points,

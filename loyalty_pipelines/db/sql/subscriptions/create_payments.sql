@@ -9,7 +9,7 @@ SELECT
     p.payment_id,
     p.order_id,
     p.subscription_id AS named_subscription_id,
-    coalesce(p.customer_id, o.customer_id, d.customer_id) AS customer_id,
+    coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id) AS customer_id,
     cu.customer_id IS NOT NULL AS is_customer_known,
     p.status,
     p.source_status,
@@ -22,15 +22,27 @@ SELECT
         ELSE 0
     END AS refunded_amount,
     p.currency,
-    coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at) AS captured_at,
-    coalesce(p.created_at, p.captured_at, p.updated_at, o.updated_at) AS created_at,
+    -- No time, an infinite one and one of the Stone Age: calculating with those is refused for everybody.
+    least(
+        greatest(coalesce(p.captured_at, o.paid_at, p.created_at, p.updated_at, o.updated_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS captured_at,
+    least(
+        greatest(coalesce(p.created_at, p.captured_at, p.updated_at, o.updated_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS created_at,
     -- When a refund or a dispute came, where the shop says so: grace is counted from it.
-    coalesce(p.updated_at, p.captured_at, p.created_at) AS changed_at,
-    coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at) AS start_at,
-    coalesce(
-        p.period_end,
-        coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at)
-        + coalesce(loyalty.plan_interval(pl.interval), interval '100 years')
+    least(
+        greatest(coalesce(p.updated_at, p.captured_at, p.created_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS changed_at,
+    times.start_at,
+    least(
+        greatest(
+            coalesce(p.period_end, times.start_at + coalesce(loyalty.plan_interval(pl.interval), interval '100 years')),
+            timestamptz '1900-01-01 00:00+00'
+        ),
+        timestamptz '3200-01-01 00:00+00'
     ) AS end_at,
     p.period_start IS NOT NULL AND p.period_end IS NOT NULL AS is_period_given,
     coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id) AS plan_id,
@@ -42,6 +54,7 @@ SELECT
     coalesce(d.amount, b.amount) AS subscription_amount,
     coalesce(d.currency, b.currency) AS subscription_currency,
     coalesce(d.cancelled_at, b.cancelled_at) AS cancelled_at,
+    coalesce(d.current_period_end, b.current_period_end) AS subscription_end_at,
     o.order_id IS NOT NULL AS is_order_known,
     o.total_amount AS order_amount,
     o.discount_amount,
@@ -55,7 +68,17 @@ LEFT JOIN source_subscriptions AS b
 LEFT JOIN loyalty_source.plans AS pl
     ON pl.merchant_id = p.merchant_id AND pl.plan_id = coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id)
 LEFT JOIN loyalty_source.customers AS cu
-    ON cu.merchant_id = p.merchant_id AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id)
+    ON cu.merchant_id = p.merchant_id AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
+CROSS JOIN LATERAL (
+    SELECT
+        least(
+            greatest(
+                coalesce(p.period_start, p.captured_at, o.paid_at, p.created_at, p.updated_at, o.updated_at),
+                timestamptz '1900-01-01 00:00+00'
+            ),
+            timestamptz '3000-01-01 00:00+00'
+        ) AS start_at
+) AS times
 WHERE
     p.subscription_id IS NOT NULL
     OR b.subscription_id IS NOT NULL

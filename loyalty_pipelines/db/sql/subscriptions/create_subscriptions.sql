@@ -15,8 +15,22 @@ SELECT
     -- Not a number, and too large for one.
     CASE WHEN s.amount BETWEEN 0 AND 1000000000000000 THEN s.amount END AS amount,
     s.currency,
-    coalesce(s.current_period_start, s.created_at) AS start_at,
-    s.current_period_end AS end_at,
-    s.cancelled_at,
-    s.created_at
+    -- Infinite times, and those of the Stone Age: calculating with them is refused for everybody.
+    least(
+        greatest(coalesce(s.current_period_start, s.created_at), timestamptz '1900-01-01 00:00+00'),
+        timestamptz '3000-01-01 00:00+00'
+    ) AS start_at,
+    CASE
+        WHEN s.current_period_end IS NOT NULL
+            THEN least(
+                greatest(s.current_period_end, timestamptz '1900-01-01 00:00+00'), timestamptz '3200-01-01 00:00+00'
+            )
+    END AS end_at,
+    CASE
+        WHEN s.cancelled_at IS NOT NULL
+            THEN least(greatest(s.cancelled_at, timestamptz '1900-01-01 00:00+00'), timestamptz '3200-01-01 00:00+00')
+    END AS cancelled_at,
+    least(
+        greatest(s.created_at, timestamptz '1900-01-01 00:00+00'), timestamptz '3000-01-01 00:00+00'
+    ) AS created_at
 FROM source_subscriptions AS s;

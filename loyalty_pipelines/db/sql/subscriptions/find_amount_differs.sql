@@ -35,7 +35,12 @@ WHERE
     p.status = 'captured'
     AND p.amount > p.refunded_amount
     -- Most are; the prices of the others are worked out.
-    AND p.amount IS DISTINCT FROM p.plan_amount
+    AND (
+        p.amount IS DISTINCT FROM p.plan_amount
+        OR p.discount_amount > 0
+        OR p.points_discount_amount > 0
+        OR p.points_redeemed > 0
+    )
     AND (p.end_at > CAST(:as_of AS timestamptz) OR p.captured_at > CAST(:as_of AS timestamptz) - interval '31 days')
     AND (p.currency = p.plan_currency OR p.plan_currency IS NULL)
     AND (p.currency = p.subscription_currency OR p.subscription_currency IS NULL)

@@ -22,4 +22,6 @@ WHERE
     p.status = 'captured'
     AND p.amount > p.refunded_amount
     AND p.subscription_status IN ('cancelled', 'expired')
-    AND p.start_at > p.cancelled_at + interval '1 hour';
+    -- Shops that don't note when it was: after its end. What expired and is paid again is a period_gap.
+    AND p.start_at
+    > coalesce(p.cancelled_at, CASE WHEN p.subscription_status = 'cancelled' THEN p.subscription_end_at END) + interval '1 hour';

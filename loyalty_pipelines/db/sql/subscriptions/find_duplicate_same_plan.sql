@@ -1,4 +1,4 @@
--- Live twice for one plan that a customer may have once. Automatic where exactly one of them is unpaid: that one ends.
+-- Live twice for one plan that a customer may have once. Automatic where one is paid and others are not: those end.
 -- One that begins when the other one ends is its next period.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
@@ -7,12 +7,12 @@ SELECT
     g.merchant_id,
     'duplicate_same_plan',
     'subscription',
-    CASE WHEN g.unpaid = 1 THEN g.unpaid_id ELSE g.newest_id END,
-    CASE WHEN g.unpaid = 1 THEN 'A' ELSE 'H' END,
+    ends.subscription_id,
+    CASE WHEN g.unpaid BETWEEN 1 AND g.running - 1 THEN 'A' ELSE 'H' END,
     g.price_amount,
     g.price_currency,
     jsonb_strip_nulls(jsonb_build_object(
-        'subscription_id', CASE WHEN g.unpaid = 1 THEN g.unpaid_id ELSE g.newest_id END, 'customer_id', g.customer_id,
+        'subscription_id', ends.subscription_id, 'customer_id', g.customer_id,
         'plan_id', g.plan_id, 'subscription_ids', g.subscription_ids, 'unpaid', g.unpaid
     )),
     g.created_at + greatest(interval '15 minutes', m.grace)
@@ -22,7 +22,8 @@ FROM (
         d.customer_id,
         d.plan_id,
         count(*) FILTER (WHERE NOT d.is_paid) AS unpaid,
-        max(d.subscription_id) FILTER (WHERE NOT d.is_paid) AS unpaid_id,
+        count(*) AS running,
+        array_agg(d.subscription_id) FILTER (WHERE NOT d.is_paid) AS unpaid_ids,
         (array_agg(d.subscription_id ORDER BY d.created_at DESC, d.subscription_id DESC))[1] AS newest_id,
         jsonb_agg(d.subscription_id ORDER BY d.created_at, d.subscription_id) AS subscription_ids,
         max(d.price_amount) AS price_amount,
@@ -49,4 +50,7 @@ FROM (
     GROUP BY d.merchant_id, d.customer_id, d.plan_id
     HAVING count(*) > 1
 ) AS g
-INNER JOIN checked_merchants AS m ON m.merchant_id = g.merchant_id;
+INNER JOIN checked_merchants AS m ON m.merchant_id = g.merchant_id
+CROSS JOIN LATERAL unnest(
+    CASE WHEN g.unpaid BETWEEN 1 AND g.running - 1 THEN g.unpaid_ids ELSE ARRAY[g.newest_id] END
+) AS ends (subscription_id);

@@ -10,6 +10,8 @@ SELECT
     p.payment_id,
     CASE
         WHEN p.customer_id IS NULL OR p.plan_currency IS NULL THEN 'H'
+        -- Nobody that the shop knows: payment_without_customer.
+        WHEN CAST(:has_customers AS boolean) AND NOT p.is_customer_known THEN 'H'
         WHEN
             p.is_order_known
             AND p.payments_of_order = 1

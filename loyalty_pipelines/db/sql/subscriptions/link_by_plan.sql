@@ -1,7 +1,8 @@
 -- Payments that name no subscription, and whose order none names: a renewal with an order of its own, in a shop that
 -- links only the first one. They belong to the customer's subscription to that plan whose life their period reaches into;
--- live ones first. Where a customer may have a plan several times, a subscription that another order has just made is no
--- other payment's. A payment never goes by an e-mail address. Reads the few payments that are left.
+-- live ones first, and the one that is in the period that is paid. Where a customer may have a plan several times, a
+-- subscription that another order has just made is no other payment's. A payment never goes by an e-mail address. Reads the
+-- few payments that are left.
 UPDATE checked_payments AS p
 SET
     subscription_id = chosen.subscription_id,
@@ -9,7 +10,8 @@ SET
     subscription_status = chosen.status,
     subscription_amount = chosen.amount,
     subscription_currency = chosen.currency,
-    cancelled_at = chosen.cancelled_at
+    cancelled_at = chosen.cancelled_at,
+    subscription_end_at = chosen.end_at
 FROM (
     SELECT DISTINCT ON (c.merchant_id, c.payment_id)
         c.merchant_id,
@@ -18,7 +20,8 @@ FROM (
         s.status,
         s.amount,
         s.currency,
-        s.cancelled_at
+        s.cancelled_at,
+        s.end_at
     FROM checked_payments AS c
     INNER JOIN checked_subscriptions AS s
         ON s.merchant_id = c.merchant_id AND s.customer_id = c.customer_id AND s.plan_id = c.plan_id
@@ -37,6 +40,13 @@ FROM (
             AND s.order_id IS NOT NULL
             AND s.created_at > c.start_at - coalesce(pl.lasts, interval '1 month') / 2
         )
-    ORDER BY c.merchant_id, c.payment_id, s.is_live DESC, s.is_kept DESC, s.created_at, s.subscription_id
+    ORDER BY
+        c.merchant_id,
+        c.payment_id,
+        s.is_live DESC,
+        s.is_kept DESC,
+        coalesce(c.start_at > s.start_at - interval '1 day' AND c.start_at < coalesce(s.end_at, 'infinity'), false) DESC,
+        s.created_at,
+        s.subscription_id
 ) AS chosen
 WHERE p.merchant_id = chosen.merchant_id AND p.payment_id = chosen.payment_id;

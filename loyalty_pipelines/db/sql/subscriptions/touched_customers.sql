@@ -57,6 +57,12 @@ SELECT
     t.customer_id
 FROM (
     SELECT
+        c.merchant_id,
+        c.object_id AS customer_id
+    FROM changed_objects AS c
+    WHERE c.relation = 'customers'
+    UNION
+    SELECT
         p.merchant_id,
         p.customer_id
     FROM changed_payments AS p
