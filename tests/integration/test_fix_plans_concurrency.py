@@ -185,3 +185,19 @@ def test_two_plans_for_one_customer_at_once_make_one_subscription(shop: Subscrib
     )
     assert sorted(done) == ["applied", "stale"]
     assert len(shop.sold()) == 1
+
+
+def test_a_finding_that_is_accepted_before_the_lock_is_not_fixed(
+    shop: Subscribers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.bought("1")
+    shop.check()
+    lock = fix_batch.shop_fixes.lock_subscriptions
+
+    def late(conn: object) -> None:
+        shop.run("UPDATE loyalty.findings SET accepted_at = now(), accepted_by = 'kim', accepted_because = 'so'")
+        lock(conn)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("loyalty_pipelines.db.fix_batch.shop_fixes.lock_subscriptions", late)
+    assert outcomes(shop.apply()) == ["stale"]
+    assert shop.sold() == []
