@@ -71,7 +71,7 @@ class FixRun:
 
 @dataclass(kw_only=True)
 class Budget:
-    """What a run may still do at one merchant; money of each currency apart."""
+    """What a run may still do at one merchant; money of each currency apart. What fails counts, too."""
 
     max_fixes: int
     max_money: Decimal
@@ -92,11 +92,6 @@ class Budget:
             self.fixes += 1
             self.money[plan.currency] = spent
         return self.stopped_by is None
-
-    def give_back(self, plan: FixPlan) -> None:
-        """A plan that was counted and then failed."""
-        self.fixes -= 1
-        self.money[plan.currency] -= plan.amount
 
     @property
     def limit(self) -> str | None:
@@ -137,7 +132,6 @@ def apply_batch(
     fix_plans.mark_applied(conn, merchant_id, batch.done, actor=run.actor, run_id=run.run_id)
     for plan in taken:
         if plan.plan_id in batch.failed:
-            budget.give_back(plan)
             fix_plans.mark_failed(conn, plan.plan_id, batch.failed[plan.plan_id], run_id=run.run_id)
     kept = {one.plan_id for one in taken}
     return list(_outcomes(chosen, reasons, batch.failed, unknown, kept)), later

@@ -87,8 +87,8 @@ def plan(
     actor: str,
     run_id: str | None,
     finding_ids: Sequence[int] | None = None,
-) -> tuple[int, Sequence[PlanRefusal]]:
-    """Plan what open findings need; return how many plans are new, and the findings that have none.
+) -> tuple[int, Sequence[int], Sequence[PlanRefusal]]:
+    """Plan what open findings need; return how many plans are new, which findings have one, and which none.
 
     A plan that waits, and that its finding would not give any more, is let go and made anew.
     """
@@ -104,16 +104,12 @@ def plan(
         rows = [_row(target, fix) for target, fix in good[start : start + PAGE]]
         values = {"plans": json.dumps(rows, default=str), "actor": actor, "run_id": run_id, "valid_for": VALID_FOR}
         added += len(conn.execute(INSERT, values).all())
-    return added, refusals
+    return added, [target.finding_id for target, _ in good], refusals
 
 
-def plans_of_open(
-    conn: Connection, merchant_ids: Sequence[str] | None, finding_ids: Sequence[int] | None
-) -> Sequence[FixPlan]:
-    """Return the plans that open findings have now, the oldest first."""
-    found = plans(conn, merchant_ids=merchant_ids, finding_ids=finding_ids, statuses=LIVE)
-    still_open = _open_among(conn, [one.finding_id for one in found])
-    return [one for one in reversed(found) if one.finding_id in still_open]
+def plans_of(conn: Connection, finding_ids: Sequence[int]) -> Sequence[FixPlan]:
+    """Return the plans that findings have now, the oldest first."""
+    return list(reversed(plans(conn, finding_ids=finding_ids, statuses=LIVE)))
 
 
 def _open_among(conn: Connection, finding_ids: Sequence[int]) -> set[int]:

@@ -36,10 +36,10 @@ def plan_fixes(
         with engine.begin() as conn:
             mapping = sources.require_mapping(conn)
             now = subscriptions.now(conn)
-            _, refusals = fix_plans.plan(
+            _, planned, refusals = fix_plans.plan(
                 conn, mapping, merchants, now=now, actor=actor, run_id=run_id, finding_ids=finding_ids
             )
-            return [*fix_plans.plans_of_open(conn, merchants, finding_ids), *refusals]
+            return [*fix_plans.plans_of(conn, planned), *refusals]
 
     return with_retries(work)
 
@@ -188,7 +188,7 @@ def _plan_in(
 ) -> tuple[int, Sequence[int]]:
     planned = 0
     if plan_ids is None:
-        planned, _ = fix_plans.plan(
+        planned, _, _ = fix_plans.plan(
             conn, run.mapping, [merchant_id], now=subscriptions.now(conn), actor=run.actor, run_id=run.run_id
         )
     else:

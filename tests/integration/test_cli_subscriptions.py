@@ -120,7 +120,9 @@ def test_plans_are_made_approved_applied_and_undone(shop: Subscribers, cli: Run)
         assert word in listed.out
     document = cli("history", "--object", "payment", "1", "--json").document
     assert [one["status"] for one in document["plans"]] == ["undone"]
+    assert {one["object_id"] for one in document["findings"]} == {"1"}
     assert [one["closed_at"] is None for one in document["findings"]] == [True, False]
+    assert cli("history", "--object", "payment", "2").out == "No history.\n"
     assert cli("history", "--merchant", "m2").out == "No history.\n"
 
 

@@ -449,8 +449,20 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(shop: Subscribers)
     assert outcomes(done) == ["applied"] * 3
     assert "3 fixes would be applied" in done.sentence
     assert shop.contents(is_ledger_too=True) == before
-    assert shop.value("SELECT count(*) FROM billing.calls") == 0
+    # A number that was drawn stays drawn when the call is rolled back.
+    assert shop.value("SELECT last_value FROM pg_sequences WHERE schemaname = 'billing'") is None
     assert shop.apply(is_dry_run=True, max_fixes=1).stopped_by == "max_fixes"
+
+
+def test_a_dry_run_of_several_batches_sees_all_plans(shop: Subscribers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loyalty_pipelines.db.fix_plans_run.BATCH", 2)
+    for number in range(5):
+        shop.bought(str(number))
+    shop.check()
+    before = shop.contents(is_ledger_too=True)
+    done = shop.apply(is_dry_run=True)
+    assert (outcomes(done), done.money) == (["applied"] * 5, euros(50))
+    assert shop.contents(is_ledger_too=True) == before
 
 
 def test_a_dry_run_makes_no_plans(shop: Subscribers) -> None:
@@ -568,6 +580,8 @@ def test_a_function_that_fails_fails_its_plan_alone_and_three_times(shop: Subscr
     assert shop.apply().outcomes == ()
     shop.approve(saved.plan_id)
     assert outcomes(shop.apply()) == ["failed"]
+    again = shop.saved(saved.plan_id)
+    assert (again.status, again.failures) == ("approved", 1)
 
 
 def test_a_row_that_the_shop_refuses_fails_alone(shop: Subscribers) -> None:

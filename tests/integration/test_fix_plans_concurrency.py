@@ -160,3 +160,44 @@ def test_two_who_undo_at_once_undo_once(shop: Subscribers) -> None:
         f"Plan {plan.plan_id} can't be undone: it is undone, and only what is applied can be.",
         "undone",
     ]
+
+
+def test_two_plans_for_one_customer_at_once_make_one_subscription(shop: Subscribers) -> None:
+    # The shop's function locks nothing itself, and is slow.
+    shop.remap(BILLING)
+    shop.run(
+        "CREATE FUNCTION billing.slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END'"
+    )
+    shop.run(
+        "CREATE TRIGGER slow BEFORE INSERT ON sample_shop.subscriptions FOR EACH ROW EXECUTE FUNCTION billing.slow()"
+    )
+    for number in ("1", "2"):
+        shop.bought(number, customer="ann")
+    shop.check()
+    plans = [one.plan_id for one in shop.plan() if isinstance(one, FixPlan)]
+    shop.approve(*plans)
+    done: list[str] = []
+    first, second = ([one] for one in plans)
+    at_once(
+        lambda: done.extend(outcomes(shop.apply(plan_ids=first))),
+        lambda: done.extend(outcomes(shop.apply(plan_ids=second))),
+    )
+    assert sorted(done) == ["applied", "stale"]
+    assert len(shop.sold()) == 1
+
+
+def test_a_finding_that_is_accepted_before_the_lock_is_not_fixed(
+    shop: Subscribers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.bought("1")
+    shop.check()
+    lock = fix_batch.shop_fixes.lock_subscriptions
+
+    def late(conn: object) -> None:
+        shop.run("UPDATE loyalty.findings SET accepted_at = now(), accepted_by = 'kim', accepted_because = 'so'")
+        lock(conn)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("loyalty_pipelines.db.fix_batch.shop_fixes.lock_subscriptions", late)
+    assert outcomes(shop.apply()) == ["stale"]
+    assert shop.sold() == []

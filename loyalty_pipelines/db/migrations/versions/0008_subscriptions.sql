@@ -107,6 +107,7 @@ CREATE TABLE loyalty.fix_plans (
 CREATE UNIQUE INDEX fix_plans_once
 ON loyalty.fix_plans (merchant_id, fix_key) WHERE status IN ('planned', 'approved', 'applied', 'failed');
 CREATE INDEX fix_plans_by_number ON loyalty.fix_plans (plan_id);
+CREATE INDEX fix_plans_by_finding ON loyalty.fix_plans (finding_id);
 CREATE INDEX fix_plans_by_object ON loyalty.fix_plans (merchant_id, object_type, object_id);
 CREATE INDEX fix_plans_waiting ON loyalty.fix_plans (merchant_id, plan_id) WHERE status IN ('planned', 'approved');
 COMMENT ON TABLE loyalty.fix_plans IS

@@ -1,4 +1,5 @@
--- Plans, the newest first. Only reads. Indexes fix_plans_by_number, fix_plans_by_object, fix_plans_pkey.
+-- Plans, the newest first. Only reads. Indexes fix_plans_by_number, fix_plans_by_finding, fix_plans_by_object,
+-- fix_plans_waiting.
 SELECT
     p.plan_id,
     p.merchant_id,
