@@ -1,7 +1,7 @@
-"""The comparison of payments and subscriptions next to a bare hash join, of a thousand changes, and automatic fixes.
+"""The comparison of payments and subscriptions next to a bare hash join, a thousand changes, and automatic fixes.
 
-All sides read one database of 1,000,000 orders, 1,200,000 payments and 400,000 subscriptions in one run, with all points
-awarded; medians of three after one warm-up. Fixes stand next to bare inserts of as many rows into the same table.
+All sides read one database of 1,000,000 orders, 1,200,000 payments and 400,000 subscriptions in one run, with all
+points awarded; medians of three after one warm-up. Fixes stand next to bare inserts of as many rows into a like table.
 """
 
 import json

@@ -109,6 +109,7 @@ ON loyalty.fix_plans (merchant_id, fix_key) WHERE status IN ('planned', 'approve
 CREATE INDEX fix_plans_by_number ON loyalty.fix_plans (plan_id);
 CREATE INDEX fix_plans_by_finding ON loyalty.fix_plans (finding_id);
 CREATE INDEX fix_plans_by_object ON loyalty.fix_plans (merchant_id, object_type, object_id);
+CREATE INDEX fix_plans_by_target ON loyalty.fix_plans (merchant_id, target_id) WHERE target_id IS NOT NULL;
 CREATE INDEX fix_plans_waiting ON loyalty.fix_plans (merchant_id, plan_id) WHERE status IN ('planned', 'approved');
 COMMENT ON TABLE loyalty.fix_plans IS
 'What would put a finding right: planned, approved by a person or automatic, applied, undone. Never deleted.';

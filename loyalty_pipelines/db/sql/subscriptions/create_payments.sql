@@ -1,8 +1,8 @@
 -- The payments that a class may have something to say about: for a plan, without an order, or not settled. Each with its
 -- subscription, as the shop links them: by the subscription's id, or by the order that made it; where several are of one
 -- order, with each of them. The period that it pays for is the shop's, or one interval of the plan from the capture on.
--- Gone at the end of the transaction. Reads the shop's payments, orders, subscriptions and customers once, in parallel:
--- no temporary table may be among them, therefore.
+-- Gone at the end of the transaction. Reads the shop's payments, orders and subscriptions once, in parallel: no temporary
+-- table may be among them, therefore.
 CREATE TEMPORARY TABLE checked_payments ON COMMIT DROP AS
 SELECT
     p.merchant_id,
@@ -10,7 +10,6 @@ SELECT
     p.order_id,
     p.subscription_id AS named_subscription_id,
     coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id) AS customer_id,
-    cu.customer_id IS NOT NULL AS is_customer_known,
     p.status,
     p.source_status,
     p.status IN ('captured', 'disputed', 'refunded') AS is_taken,
@@ -70,10 +69,6 @@ LEFT JOIN source_subscriptions AS b
     ON b.merchant_id = p.merchant_id AND b.order_id = p.order_id AND d.subscription_id IS NULL
 LEFT JOIN loyalty_source.plans AS pl
     ON pl.merchant_id = p.merchant_id AND pl.plan_id = coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id)
-LEFT JOIN loyalty_source.customers AS cu
-    ON
-        cu.merchant_id = p.merchant_id
-        AND cu.customer_id = coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
 CROSS JOIN LATERAL (
     SELECT
         least(

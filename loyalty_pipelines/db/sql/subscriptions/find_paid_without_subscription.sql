@@ -11,7 +11,14 @@ SELECT
     CASE
         WHEN p.customer_id IS NULL OR p.plan_currency IS NULL THEN 'H'
         -- Nobody that the shop knows: payment_without_customer.
-        WHEN CAST(:has_customers AS boolean) AND NOT p.is_customer_known THEN 'H'
+        WHEN
+            CAST(:has_customers AS boolean)
+            AND NOT EXISTS (
+                SELECT 1
+                FROM loyalty_source.customers AS cu
+                WHERE cu.merchant_id = p.merchant_id AND cu.customer_id = p.customer_id
+            )
+            THEN 'H'
         WHEN
             p.is_order_known
             AND p.payments_of_order = 1

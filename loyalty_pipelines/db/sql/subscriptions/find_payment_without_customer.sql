@@ -22,4 +22,14 @@ WHERE
     p.status IN ('captured', 'disputed')
     AND p.amount > p.refunded_amount
     AND p.plan_id IS NOT NULL
-    AND (p.customer_id IS NULL OR (CAST(:has_customers AS boolean) AND NOT p.is_customer_known));
+    AND (
+        p.customer_id IS NULL
+        OR (
+            CAST(:has_customers AS boolean)
+            AND NOT EXISTS (
+                SELECT 1
+                FROM loyalty_source.customers AS cu
+                WHERE cu.merchant_id = p.merchant_id AND cu.customer_id = p.customer_id
+            )
+        )
+    );

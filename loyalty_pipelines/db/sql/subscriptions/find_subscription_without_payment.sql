@@ -38,6 +38,17 @@ WHERE
             AND p.end_at > s.middle_at
             AND p.status <> 'failed'
     )
+    -- A period that a fix gave for a payment whose own one was over: it is paid.
+    AND NOT EXISTS (
+        SELECT 1
+        FROM loyalty.fix_plans AS f
+        WHERE
+            f.merchant_id = s.merchant_id
+            AND f.target_id = s.subscription_id
+            AND f.action = 'create_subscription'
+            AND f.status = 'applied'
+            AND f.applied_at > s.start_at - interval '1 day'
+    )
     -- A first period that a discount or points have paid for.
     AND NOT (
         s.start_at <= s.created_at + interval '1 day'
