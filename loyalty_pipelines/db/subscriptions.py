@@ -64,6 +64,7 @@ FOLD_REPEATED_REFUNDS = load("subscriptions/fold_refunds_of_repeated")
 PREPARE_FACTS = [
     load(f"subscriptions/{name}")
     for name in (
+        "create_odd_payments",
         "create_chains",
         "analyze_chains",
         "create_uncovered",

@@ -12,7 +12,7 @@ SELECT
     lag(p.plan_id) OVER in_order AS previous_plan_id
 FROM checked_payments AS p
 INNER JOIN paid_chains AS c
-    ON c.merchant_id = p.merchant_id AND c.subscription_id = p.subscription_id AND c.payments > 1 AND NOT c.is_chain
+    ON c.subscription_key = p.subscription_key AND c.payments > 1 AND NOT c.is_chain
 WHERE p.status = 'captured' AND p.amount > p.refunded_amount
 WINDOW
     in_order AS (PARTITION BY p.merchant_id, p.subscription_id ORDER BY p.start_at, p.captured_at, p.payment_id),

@@ -2,6 +2,7 @@
 -- that are only paused. Gone at the end of the transaction. Reads the shop's subscriptions once, in parallel.
 CREATE TEMPORARY TABLE checked_subscriptions ON COMMIT DROP AS
 SELECT
+    hashtextextended(s.subscription_id, hashtextextended(s.merchant_id, 0)) AS subscription_key,
     s.merchant_id,
     s.subscription_id,
     s.customer_id,

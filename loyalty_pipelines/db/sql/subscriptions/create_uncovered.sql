@@ -19,7 +19,7 @@ SELECT
     AND NOT coalesce(c.is_chain AND c.start_at < period.end_at AND c.end_at > period.middle_at, false) AS is_uncovered
 FROM checked_subscriptions AS s
 LEFT JOIN checked_plans AS pl ON pl.merchant_id = s.merchant_id AND pl.plan_id = s.plan_id
-LEFT JOIN paid_chains AS c ON c.merchant_id = s.merchant_id AND c.subscription_id = s.subscription_id
+LEFT JOIN paid_chains AS c ON c.subscription_key = s.subscription_key
 CROSS JOIN LATERAL (
     SELECT coalesce(s.end_at, s.start_at + coalesce(pl.lasts, interval '100 years')) AS end_at
 ) AS runs
@@ -36,6 +36,10 @@ CROSS JOIN LATERAL (
 WHERE
     (
         s.status IN ('active', 'past_due')
+        -- Most are paid for exactly what they run.
+        AND NOT coalesce(
+            c.is_chain AND c.start_at <= s.start_at AND c.end_at >= s.end_at AND s.end_at > CAST(:as_of AS timestamptz), false
+        )
         AND NOT coalesce(c.is_chain AND c.start_at < period.end_at AND c.end_at > period.middle_at, false)
     )
     OR (

@@ -19,7 +19,7 @@ SELECT
         'discount_amount', p.discount_amount, 'points_redeemed', nullif(p.points_redeemed, 0), 'captured_at', p.captured_at
     )),
     p.captured_at + greatest(interval '1 hour', m.grace)
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 CROSS JOIN LATERAL (
     SELECT
@@ -34,7 +34,6 @@ CROSS JOIN LATERAL (
 WHERE
     p.status = 'captured'
     AND p.amount > p.refunded_amount
-    -- Most are; the prices of the others are worked out.
     AND (
         p.amount IS DISTINCT FROM p.plan_amount
         OR p.discount_amount > 0

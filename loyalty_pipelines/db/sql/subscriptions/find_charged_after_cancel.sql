@@ -16,7 +16,7 @@ SELECT
         'cancelled_at', p.cancelled_at, 'period_start', p.start_at, 'captured_at', p.captured_at
     )),
     p.captured_at + greatest(interval '1 hour', m.grace)
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 WHERE
     p.status = 'captured'

@@ -16,7 +16,7 @@ SELECT
         'subscription_currency', p.subscription_currency, 'plan_currency', p.plan_currency, 'captured_at', p.captured_at
     )),
     p.captured_at + greatest(interval '1 hour', m.grace)
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 WHERE
     p.status IN ('captured', 'disputed')

@@ -58,7 +58,7 @@ FROM (
         ) AS place_in_order,
         count(*) OVER (PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id)) AS payments_of_order,
         count(*) OVER (PARTITION BY c.merchant_id, c.customer_id, c.plan_id) AS payments_for_plan
-    FROM checked_payments AS c
+    FROM odd_payments AS c
     WHERE
         c.status = 'captured'
         AND c.amount > c.refunded_amount

@@ -17,7 +17,7 @@ SELECT
         'period_start', p.start_at, 'period_end', p.end_at, 'subscription_ends_at', s.end_at
     )),
     p.changed_at + greatest(interval '1 hour', m.grace)
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 INNER JOIN checked_subscriptions AS s ON s.merchant_id = p.merchant_id AND s.subscription_id = p.subscription_id
 CROSS JOIN LATERAL (

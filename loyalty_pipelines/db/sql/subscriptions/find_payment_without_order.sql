@@ -15,7 +15,7 @@ SELECT
         'customer_id', p.customer_id, 'amount', p.amount, 'captured_at', p.captured_at
     )),
     p.captured_at + greatest(interval '1 hour', m.grace)
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 WHERE
     p.status IN ('captured', 'disputed')

@@ -27,7 +27,7 @@ SELECT
         WHEN waits.since_at <= CAST(:as_of AS timestamptz) - interval '1 hour' THEN waits.since_at + interval '1 day'
         ELSE waits.since_at + interval '1 hour'
     END
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 CROSS JOIN LATERAL (SELECT coalesce(p.created_at, '-infinity') AS since_at) AS waits
 WHERE p.status IN ('pending', 'unknown');

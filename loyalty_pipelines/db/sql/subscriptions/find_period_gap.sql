@@ -26,6 +26,12 @@ WHERE
         WHEN s.is_given THEN interval '1 day'
         ELSE greatest(interval '1 day', s.lasts / 10)
     END
+    -- Not another subscription's payment, which has the same hash.
+    AND EXISTS (
+        SELECT 1
+        FROM checked_payments AS p
+        WHERE p.merchant_id = s.merchant_id AND p.subscription_id = s.subscription_id AND p.end_at >= s.reaches_at
+    )
 UNION ALL
 SELECT
     p.merchant_id,

@@ -17,7 +17,7 @@ SELECT DISTINCT ON (p.merchant_id, p.subscription_id)
         'subscription_status', p.subscription_status, 'period_start', p.start_at, 'period_end', p.end_at
     )),
     p.changed_at + greatest(interval '15 minutes', m.grace)
-FROM checked_payments AS p
+FROM odd_payments AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 INNER JOIN checked_subscriptions AS s ON s.merchant_id = p.merchant_id AND s.subscription_id = p.subscription_id
 WHERE

@@ -21,7 +21,7 @@ FROM (
         p.currency,
         p.source_status AS word,
         p.changed_at AS since_at
-    FROM checked_payments AS p
+    FROM odd_payments AS p
     WHERE p.status = 'unrecognized'
     UNION ALL
     SELECT

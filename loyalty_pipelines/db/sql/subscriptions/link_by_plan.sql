@@ -5,6 +5,7 @@
 -- few payments that are left.
 UPDATE checked_payments AS p
 SET
+    subscription_key = chosen.subscription_key,
     subscription_id = chosen.subscription_id,
     link = 'plan',
     subscription_status = chosen.status,
@@ -16,6 +17,7 @@ FROM (
     SELECT DISTINCT ON (c.merchant_id, c.payment_id)
         c.merchant_id,
         c.payment_id,
+        s.subscription_key,
         s.subscription_id,
         s.status,
         s.amount,
