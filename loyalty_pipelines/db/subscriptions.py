@@ -54,9 +54,10 @@ PREPARE_ROWS = [
         "create_payments",
         "analyze_rows",
         "drop_second_plans",
-        "drop_second_links",
     )
 ]
+CREATE_SECOND_SUBSCRIPTIONS = load("subscriptions/create_second_subscriptions")
+DROP_SECOND_LINKS = load("subscriptions/drop_second_links")
 FOLD_REFUNDS = load("subscriptions/fold_refunds_of_checked")
 LINK_BY_PLAN = load("subscriptions/link_by_plan")
 CREATE_REPEATED = load("subscriptions/create_repeated")
@@ -177,6 +178,8 @@ def prepare_rows(conn: Connection, mapping: SourceMapping, *, as_of: datetime) -
     """Bring payments, subscriptions and plans together, before any class looks at them."""
     for statement in PREPARE_ROWS:
         conn.execute(statement)
+    if conn.execute(CREATE_SECOND_SUBSCRIPTIONS).rowcount:
+        conn.execute(DROP_SECOND_LINKS)
     conn.execute(CREATE_REPEATED)
     if are_refunds_apart(mapping):
         conn.execute(FOLD_REFUNDS)

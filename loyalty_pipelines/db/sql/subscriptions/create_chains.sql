@@ -17,8 +17,8 @@ SELECT
     ) FILTER (WHERE p.start_at <= CAST(:as_of AS timestamptz)) AS reaches_at,
     max(p.captured_at) AS captured_at,
     bool_and(p.is_period_given) AS is_given,
-    sum(hashfloat8(date_part('epoch', p.end_at))) - sum(hashfloat8(date_part('epoch', p.start_at)))
-    = CAST(hashfloat8(date_part('epoch', max(p.end_at))) AS bigint) - hashfloat8(date_part('epoch', min(p.start_at)))
+    sum(interval_hash(p.end_at - timestamptz '2000-01-01 00:00+00')) - sum(interval_hash(p.start_at - timestamptz '2000-01-01 00:00+00'))
+    = CAST(interval_hash(max(p.end_at) - timestamptz '2000-01-01 00:00+00') AS bigint) - interval_hash(min(p.start_at) - timestamptz '2000-01-01 00:00+00')
     AS is_chain
 FROM checked_payments AS p
 WHERE p.subscription_key IS NOT NULL AND (p.is_plain OR (p.status = 'captured' AND p.amount > p.refunded_amount))

@@ -5,13 +5,13 @@ WITH running AS MATERIALIZED (
     SELECT s.*
     FROM checked_subscriptions AS s
     INNER JOIN (
-        -- By a hash, in half of the time; a few too many have no other one beside them.
-        SELECT hashtextextended(t.customer_id, hashtextextended(t.merchant_id, 0)) AS customer_hash
+        -- Of two customers with one hash none has another subscription beside it.
+        SELECT t.customer_key
         FROM checked_subscriptions AS t
-        WHERE t.is_live AND t.customer_id IS NOT NULL
-        GROUP BY hashtextextended(t.customer_id, hashtextextended(t.merchant_id, 0))
+        WHERE t.is_live AND t.customer_key IS NOT NULL
+        GROUP BY t.customer_key
         HAVING count(*) > 1
-    ) AS several ON several.customer_hash = hashtextextended(s.customer_id, hashtextextended(s.merchant_id, 0))
+    ) AS several ON several.customer_key = s.customer_key
     WHERE s.is_live
 ),
 

@@ -15,8 +15,7 @@ SET
     subscription_end_at = chosen.end_at
 FROM (
     SELECT DISTINCT ON (c.merchant_id, c.payment_id)
-        c.merchant_id,
-        c.payment_id,
+        c.ctid AS row_id,
         s.subscription_key,
         s.subscription_id,
         s.status,
@@ -51,4 +50,4 @@ FROM (
         s.created_at,
         s.subscription_id
 ) AS chosen
-WHERE p.merchant_id = chosen.merchant_id AND p.payment_id = chosen.payment_id;
+WHERE p.ctid = chosen.row_id;
