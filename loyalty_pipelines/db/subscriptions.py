@@ -176,17 +176,18 @@ def _read_touched(conn: Connection) -> None:
 
 def prepare_rows(conn: Connection, mapping: SourceMapping, *, as_of: datetime) -> None:
     """Bring payments, subscriptions and plans together, before any class looks at them."""
+    values = {"as_of": as_of, "are_refunds_apart": are_refunds_apart(mapping)}
     for statement in PREPARE_ROWS:
-        conn.execute(statement)
+        _execute(conn, statement, values)
     if conn.execute(CREATE_SECOND_SUBSCRIPTIONS).rowcount:
         conn.execute(DROP_SECOND_LINKS)
     conn.execute(CREATE_REPEATED)
-    if are_refunds_apart(mapping):
+    if values["are_refunds_apart"]:
         conn.execute(FOLD_REFUNDS)
         conn.execute(FOLD_REPEATED_REFUNDS)
     conn.execute(LINK_BY_PLAN)
     for statement in PREPARE_FACTS:
-        _execute(conn, statement, {"as_of": as_of})
+        _execute(conn, statement, values)
 
 
 def are_refunds_apart(mapping: SourceMapping) -> bool:

@@ -17,9 +17,10 @@ SELECT
     ) FILTER (WHERE p.start_at <= CAST(:as_of AS timestamptz)) AS reaches_at,
     max(p.captured_at) AS captured_at,
     bool_and(p.is_period_given) AS is_given,
-    sum(interval_hash(p.end_at - timestamptz '2000-01-01 00:00+00')) - sum(interval_hash(p.start_at - timestamptz '2000-01-01 00:00+00'))
-    = CAST(interval_hash(max(p.end_at) - timestamptz '2000-01-01 00:00+00') AS bigint) - interval_hash(min(p.start_at) - timestamptz '2000-01-01 00:00+00')
-    AS is_chain
+    sum(interval_hash(p.end_at - timestamptz '2000-01-01 00:00+00'))
+    - sum(interval_hash(p.start_at - timestamptz '2000-01-01 00:00+00'))
+    = CAST(interval_hash(max(p.end_at) - timestamptz '2000-01-01 00:00+00') AS bigint)
+    - interval_hash(min(p.start_at) - timestamptz '2000-01-01 00:00+00') AS is_chain
 FROM checked_payments AS p
 WHERE p.subscription_key IS NOT NULL AND (p.is_plain OR (p.status = 'captured' AND p.amount > p.refunded_amount))
 GROUP BY p.subscription_key;

@@ -66,7 +66,9 @@ FROM (
     SELECT
         r.*,
         coalesce(
-            r.status = 'captured'
+            -- Their amounts come later.
+            NOT CAST(:are_refunds_apart AS boolean)
+            AND r.status = 'captured'
             AND r.amount = r.plan_amount
             AND r.amount > 0
             AND r.refunded_amount = 0

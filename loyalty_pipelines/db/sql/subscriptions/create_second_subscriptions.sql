@@ -1,5 +1,5 @@
--- Of several subscriptions that name one order all but the first that is kept: its payment belongs to that one. Gone at the end
--- of the transaction.
+-- Of several subscriptions that name one order all but the first that is kept: its payment belongs to that one. Gone at
+-- the end of the transaction.
 CREATE TEMPORARY TABLE second_subscriptions ON COMMIT DROP AS
 SELECT
     ranked.merchant_id,

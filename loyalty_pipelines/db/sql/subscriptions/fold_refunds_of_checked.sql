@@ -1,9 +1,7 @@
 -- For shops whose payments don't say what was given back, while a relation of refunds does: the refunds of an order are
 -- those of its payments, the newest first.
 UPDATE checked_payments AS p
-SET
-    refunded_amount = folded.refunded_amount,
-    is_plain = false
+SET refunded_amount = folded.refunded_amount
 FROM (
     SELECT
         c.merchant_id,
