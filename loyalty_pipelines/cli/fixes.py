@@ -223,7 +223,10 @@ def undo(number: int, actor: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"undone": undone})
     else:
-        say(f"Plan {number} is undone, and was compared again. A plan for the same needs approval from now on.")
+        say(
+            f"Plan {number} is undone, and what it was about was compared again. A plan for the same needs approval "
+            "from now on."
+        )
 
 
 @click.command()

@@ -1,5 +1,7 @@
 """`loyalty subscriptions`: compare payments with subscriptions, see what is wrong; `fixes.py` puts it right."""
 
+import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -57,6 +59,9 @@ def check(full: bool, merchant: str | None, as_of: datetime | None, as_json: boo
 
 
 def _print_comparison(done: Sequence["MerchantComparison"]) -> None:
+    from loyalty_pipelines.domain.money import total_money
+    from loyalty_pipelines.domain.subscription_report import money_text
+
     wrong = [one for one in done if one.findings]
     if wrong:
         print_table(
@@ -75,10 +80,12 @@ def _print_comparison(done: Sequence["MerchantComparison"]) -> None:
             numbers=("findings", "at risk"),
         )
     payments, sold = (sum(getattr(one, name) for one in done) for name in ("payments", "subscriptions"))
+    at_risk = total_money(one.amounts_at_risk for one in done)
     in_full = sum(one.is_full for one in done)
     say(
         f"{counted(len(done), 'merchant')} compared ({in_full:,} in full): {counted(payments, 'payment')}, "
-        f"{counted(sold, 'subscription')}, {counted(sum(one.open_findings for one in done), 'open finding')}."
+        f"{counted(sold, 'subscription')}, {counted(sum(one.open_findings for one in done), 'open finding')}"
+        f"{f', {money_text(at_risk)} at risk' if at_risk else ''}."
     )
     for one in done:
         if one.failure:
@@ -90,12 +97,19 @@ def _print_comparison(done: Sequence["MerchantComparison"]) -> None:
 @subscriptions.command("findings")
 @merchant_option
 @click.option("--class", "class_name", type=TEXT, help="Only findings of this class.")
+@click.option("--customer", type=TEXT, help="Only findings whose evidence names this customer.")
 @click.option("--all", "is_all", is_flag=True, help="Closed and accepted findings, too.")
 @click.option("--number", type=NUMBER, help="One finding, with its evidence, its plans, and what was found before.")
 @limit_option
 @json_option
 def findings_(
-    merchant: str | None, class_name: str | None, is_all: bool, number: int | None, limit: int, as_json: bool
+    merchant: str | None,
+    class_name: str | None,
+    customer: str | None,
+    is_all: bool,
+    number: int | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """List what is wrong, the costliest first."""
     from loyalty_pipelines.db import findings as db
@@ -113,6 +127,7 @@ def findings_(
             subject=SUBJECT,
             merchant_id=merchant,
             classes=None if class_name is None else [require_class(class_name)],
+            customer_id=customer,
             is_closed_too=is_all,
             limit=limit + 1,
         )
@@ -158,6 +173,7 @@ def _state(one: "Finding") -> str:
 
 def _show_finding(conn: "Connection", number: int, *, as_json: bool) -> None:
     from loyalty_pipelines.db import fix_plans, subscription_findings
+    from loyalty_pipelines.domain.alert_settings import alert_settings
     from loyalty_pipelines.domain.subscriptions import BY_CODE
 
     one = subscription_findings.finding(conn, number)
@@ -181,21 +197,33 @@ def _show_finding(conn: "Connection", number: int, *, as_json: bool) -> None:
         ("closed", one.closed_at),
         ("accepted", f"by {one.accepted_by}: {one.accepted_because}" if one.accepted_at else None),
         ("run", one.run_id),
-        *((f"  {name}", value) for name, value in one.evidence.items()),
+        ("what to do", alert_settings(os.environ).links.to_runbook(f"runbooks/subscriptions.md#{one.class_name}")),
+        *((f"  {name}", _readable(value)) for name, value in one.evidence.items()),
     ):
         if value is not None:
             say(f"  {name:<26}{shown(value)}")
     for plan in plans:
-        say(f"  plan {plan.plan_id} is {plan.status}: {plan.explanation}")
+        say(f"  plan {plan.plan_id} (policy {plan.policy}) is {plan.status}: {plan.explanation}")
     if others:
         say("What else was found of it:")
         print_findings(others)
 
 
+def _readable(value: object) -> object:
+    """Return a value of the evidence as people read it: lists without brackets, instants as everywhere else."""
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value)
+    if isinstance(value, str) and INSTANT_IN_JSON.fullmatch(value):
+        return datetime.fromisoformat(value)
+    return value
+
+
+# As PostgreSQL writes a timestamptz into jsonb, in a session whose time zone is UTC.
+INSTANT_IN_JSON = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00")
 POLICIES = {
-    "A": "A: fixed automatically",
+    "A": "A: 'loyalty subscriptions apply' fixes it, or fix_subscriptions_schedule if it is on",
     "P": "P: a person approves its plan",
-    "H": "H: a person decides; docs/runbooks/subscriptions.md says how",
+    "H": "H: a person decides",
 }
 
 
@@ -284,7 +312,7 @@ def settings(
 
 def _print_settings(found: "SubscriptionSettings") -> None:
     changed = f", set by {found.changed_by} at {shown(found.changed_at)}" if found.changed_by else " (the defaults)"
-    say(f"{found.merchant_id} is {'report only' if found.is_report_only else 'fixed'}{changed}.")
+    say(f"{found.merchant_id} {'is report only' if found.is_report_only else 'may be fixed'}{changed}.")
     for name, value in (
         ("fixes of one run", found.max_fixes),
         ("money of one run", found.max_money),

@@ -95,15 +95,17 @@ def findings(
     subject: str,
     merchant_id: str | None = None,
     classes: Sequence[str] | None = None,
+    customer_id: str | None = None,
     number: int | None = None,
     is_closed_too: bool = False,
     limit: int = 100,
 ) -> Sequence[Finding]:
-    """Return findings, the ones with most points first."""
+    """Return findings, the ones with most points first; `customer_id`: those whose evidence names this customer."""
     values = {
         "subject": subject,
         "merchant_id": merchant_id,
         "classes": None if classes is None else list(classes),
+        "customer_id": customer_id,
         "finding_id": number,
         "is_closed_too": is_closed_too,
         "row_limit": limit,

@@ -21,6 +21,7 @@ from loyalty_pipelines.domain.status import (
     LastBatch,
     MappingStatus,
     MerchantCounts,
+    OpenErrors,
     QueuedReason,
     Stage,
     Status,
@@ -38,6 +39,7 @@ WAITING = load("status/waiting")
 COUNT_WAITING = load("status/count_waiting")
 LAST_BATCH = load("status/last_batch")
 QUEUE = load("status/queue")
+OPEN_FINDINGS = load("status/open_findings")
 
 
 def read_status(conn: Connection, *, database: str, limit: int = 10) -> Status:
@@ -68,7 +70,13 @@ def _with_ledger(conn: Connection, status: Status, limit: int) -> Status:
         migrate.require_current(conn)
     except migrate.SchemaVersionError as error:
         return replace(status, stage=Stage.OTHER_VERSION, expected_version=error.expected, advice=str(error))
-    status = replace(status, expected_version=status.schema_version, queue=_queue(conn), last_batch=_last(conn))
+    status = replace(
+        status,
+        expected_version=status.schema_version,
+        queue=_queue(conn),
+        last_batch=_last(conn),
+        open_errors=tuple(OpenErrors(**row._mapping) for row in conn.execute(OPEN_FINDINGS)),
+    )
     waiting = conn.execute(WAITING, {"row_limit": limit}).all()
     if waiting:
         status = replace(

@@ -1,6 +1,6 @@
 """Amounts of money: whole numbers of a currency's smallest unit, kept apart by currency."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from babel.numbers import get_currency_precision
@@ -31,3 +31,11 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
     with localcontext() as context:
         context.prec = DIGITS
         return sum(amounts, Decimal(0))
+
+
+def total_money(amounts: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
+    """Return the sums of amounts by currency, exactly; none of a currency whose sum is 0."""
+    listed = list(amounts)
+    names = sorted({name for one in listed for name in one})
+    sums = {name: total(one.get(name, Decimal(0)) for one in listed) for name in names}
+    return {name: amount for name, amount in sums.items() if amount}

@@ -96,6 +96,16 @@ class QueuedReason:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenErrors:
+    """Open findings of severity error of one proof: `integrity` or `subscriptions`."""
+
+    subject: str
+    findings: int
+    merchants: int
+    oldest_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """Everything `loyalty status` shows; what a stage has not reached yet is empty."""
 
@@ -113,6 +123,7 @@ class Status:
     waiting_merchants: int = 0
     last_batch: LastBatch | None = None
     queue: tuple[QueuedReason, ...] = ()
+    open_errors: tuple[OpenErrors, ...] = ()
     findings: tuple[str, ...] = field(default=())
 
 
@@ -134,6 +145,13 @@ def findings_of(status: Status) -> Iterator[str]:
         yield (
             f"{_waiting(items, 'point update')} in loyalty.reconciliation_queue ({reasons}): 'loyalty queue list' "
             "shows them; correct their cause in the shop or the mapping, then 'loyalty queue retry --everything'."
+        )
+    for one in status.open_errors:
+        number = "1 finding is" if one.findings == 1 else f"{one.findings:,} findings are"
+        merchants = "1 merchant" if one.merchants == 1 else f"{one.merchants:,} merchants"
+        yield (
+            f"{number} open at {merchants}, the oldest since {one.oldest_at.isoformat(timespec='seconds')}: "
+            f"'loyalty {one.subject} findings' shows what is wrong, docs/runbooks/{one.subject}.md what to do."
         )
 
 

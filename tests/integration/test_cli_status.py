@@ -88,6 +88,24 @@ def test_everything_at_work(cli: Cli, shop: Shop) -> None:
     assert "Nothing needs you." in text
 
 
+def test_open_findings_of_severity_error_need_a_person_until_they_are_accepted(cli: Cli, shop: Shop) -> None:
+    for number, (subject, severity) in enumerate(
+        [("subscriptions", "error"), ("subscriptions", "error"), ("subscriptions", "warning"), ("integrity", "error")]
+    ):
+        shop.run(
+            "INSERT INTO loyalty.findings (merchant_id, subject, class, severity, object_type, object_id)"
+            f" VALUES ('m1', '{subject}', 'captured_twice', '{severity}', 'payment', 'p{number}')"
+        )
+    check(cli, "working", "1 finding is open at 1 merchant, the oldest since ", "2 findings are open at 1 merchant, ")
+    done = cli.run("status")
+    assert done.status == 1
+    assert (
+        "'loyalty subscriptions findings' shows what is wrong, docs/runbooks/subscriptions.md what to do." in done.out
+    )
+    shop.run("UPDATE loyalty.findings SET accepted_at = now(), accepted_by = 'Kim', accepted_because = 'so'")
+    check(cli, "working")
+
+
 def test_a_programme_that_is_switched_off_or_not_yet_valid_does_not_count(cli: Cli, shop: Shop) -> None:
     shop.run("UPDATE loyalty.programs SET is_active = false")
     check(cli, "no_program", "No merchant has a programme")

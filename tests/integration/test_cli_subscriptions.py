@@ -56,7 +56,7 @@ def test_a_check_says_what_is_open_and_exits_with_1(shop: Subscribers, cli: Run)
     done = cli("check", status=1)
     assert "paid_without_subscription" in done.out
     assert "10 EUR" in done.out
-    assert "2 merchants compared (2 in full): 2 payments, 2 subscriptions, 2 open findings." in done.out
+    assert "2 merchants compared (2 in full): 2 payments, 2 subscriptions, 2 open findings, 20.00 EUR at" in done.out
     assert cli("check", "--merchant", "m2").out == (
         "1 merchant compared (0 in full): 0 payments, 0 subscriptions, 0 open findings.\n"
     )
@@ -79,6 +79,8 @@ def test_findings_are_listed_and_one_is_shown_with_plans_and_its_past(shop: Subs
         assert word in listed.out
     assert "subscription 2" not in cli("findings", "--class", "paid_without_subscription").out
     assert cli("findings", "--merchant", "m2").out == "No findings.\n"
+    assert "payment 1" in cli("findings", "--customer", "c1").out
+    assert "subscription 2" not in cli("findings", "--customer", "c1").out
     assert "There are more; --limit shows them." in cli("findings", "--limit", "1").out
     number = number_of(cli, "paid_without_subscription")
     plan = plan_of(cli, "paid_without_subscription")
@@ -88,9 +90,18 @@ def test_findings_are_listed_and_one_is_shown_with_plans_and_its_past(shop: Subs
     again = number_of(cli, "paid_without_subscription")
     shown = cli("findings", "--number", again).out
     assert shown.splitlines()[0] == f"Finding {again}: paid_without_subscription of payment 1 at m1"
-    for word in ("Every captured payment", "A: fixed automatically", "plan_amount", "What else was found of it:"):
+    for word in (
+        "Every captured payment",
+        "A: 'loyalty subscriptions apply'",
+        "docs/runbooks/subscriptions.md#paid_without_subscription",
+        "plan_amount",
+        "What else was found of it:",
+    ):
         assert word in shown
-    assert f"plan {plan} is undone: A subscription to gold is made" in cli("findings", "--number", number).out
+    (captured,) = [line.split(maxsplit=1)[1] for line in shown.splitlines() if line.startswith("    captured_at ")]
+    assert captured.endswith(" UTC") and "T" not in captured.removesuffix(" UTC") and "." not in captured
+    before = cli("findings", "--number", number).out
+    assert f"plan {plan} (policy A) is undone: A subscription to gold is made" in before
     document = cli("findings", "--number", again, "--json").document
     assert [one["finding_id"] for one in document["of_the_same_object"]] == [int(number)]
 
@@ -112,7 +123,7 @@ def test_plans_are_made_approved_applied_and_undone(shop: Subscribers, cli: Run)
     assert cli("apply").out == "Nothing to fix: nothing is open.\n"
     automatic = [one for one in cli("history", "--json").document["plans"] if one["policy"] == "A"]
     undone = cli("undo", plan, "--actor", "Lou")
-    assert undone.out.startswith(f"Plan {plan} is undone, and was compared again.")
+    assert undone.out.startswith(f"Plan {plan} is undone, and what it was about was compared again.")
     cli("undo", str(automatic[0]["plan_id"]))
     assert shop.contents() == before
     listed = cli("history", "--merchant", "m1")
@@ -154,7 +165,7 @@ def test_a_fix_that_fails_exits_with_1(shop: Subscribers, cli: Run) -> None:
 
 
 def test_settings_are_shown_changed_and_kept_to(shop: Subscribers, cli: Run) -> None:
-    assert cli("settings", "--merchant", "m1").out.splitlines()[0] == "m1 is fixed (the defaults)."
+    assert cli("settings", "--merchant", "m1").out.splitlines()[0] == "m1 may be fixed (the defaults)."
     changed = cli("settings", "--merchant", "m1", "--report-only", "--max-money", "50.5", "--actor", "Kim")
     assert changed.out.startswith("m1 is report only, set by Kim at ")
     cli("settings", "--merchant", "m1", "--max-fixes", "7", "--tolerance-percent", "2", "--grace-minutes", "5")

@@ -278,7 +278,8 @@ def test_a_run_writes_the_files_shows_the_same_and_mails_the_summary_once_a_day(
     )
     text = mail.body("plain")
     assert "captured_twice (error, policy P): 2 findings, 50.00 EUR, 1 new, 1 closed, oldest 40 days" in text
-    assert "status_unknown (warning, policy H): 1 findings, 1 new, 0 closed, oldest 2 h" in text
+    assert "status_unknown (warning, policy H): 1 finding, 1 new, 0 closed, oldest 2 h" in text
+    assert "Policy: A is put right by 'loyalty subscriptions apply'" in text
     assert "https://dagster.example.com/assets/loyalty/subscription_report" in text
     assert "https://docs.example.com/docs/runbooks/subscriptions.md" in text
     again = write(instance)

@@ -44,6 +44,8 @@ def test_the_runbook_has_a_section_per_class_that_says_what_how_and_when_not() -
     for one in CLASSES:
         words = re.findall(r"^\*\*([^*]+)\*\*", sections[one.code], re.MULTILINE)
         assert words == ["Means", "See it", "Fix", "Not"], one.code
+        colour = "red" if one.severity == "error" else "yellow"
+        assert sections[one.code].startswith(f"\nCheck `{one.sentence}`, {colour}.\n"), one.code
         assert f"`loyalty subscriptions findings --class {one.code}`" in sections[one.code]
         assert "```sql" in sections[one.code] or "the SQL of" in sections[one.code] or one.code == "status_unknown"
 
