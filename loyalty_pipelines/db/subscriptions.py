@@ -38,6 +38,7 @@ TOUCHED = [
     for name in (
         "changed_payments",
         "touched_customers",
+        "customer_payments",
         "touched_orders",
         "touched_subscriptions",
         "touched_payments",

@@ -101,6 +101,36 @@ def test_a_payment_that_waits_gets_a_person_after_two_days_though_nobody_touches
     assert stages == [("A", 1), ("A", 2), ("A", 3), ("H", 3)]
 
 
+@pytest.mark.parametrize("link", ["subscription", "order"])
+def test_what_one_customer_pays_for_another_one_is_not_lost_when_the_payer_changes(seller: SubscriptionShop, link: str):
+    """The subscription belongs to nobody that changed, and is still the one that was paid."""
+    seller.customer("bob")
+    named: dict[str, Any] = {"subscription": "s"} if link == "subscription" else {}
+    made_by: dict[str, Any] = {"order": "o"} if link == "order" else {}
+    seller.subscription(customer="bob", period=(NOW - HOUR, day(30)), **made_by)
+    seller.order(at=NOW - HOUR, plan=None)
+    seller.payment(order="o", at=NOW - HOUR, customer_id="ann", plan_id="basic", **named)
+    assert seller.compared() == set()
+    seller.order("other", plan=None)
+    assert seller.compared(full=False) == set()
+
+
+def test_a_period_that_a_fix_gave_is_no_unpaid_duplicate(seller: SubscriptionShop):
+    """Nothing automatic ends it: the payment that it was made for has a period that is over."""
+    seller.subscribed(name="1", at=day(-10))
+    seller.subscription("s2", order="o2", period=(day(-1), day(29)))
+    seller.shop.run(
+        "INSERT INTO loyalty.fix_plans (merchant_id, fix_key, finding_id, class, object_type, object_id, policy, "
+        "action, target_id, before, after, evidence, explanation, status, planned_by, expires_at, applied_at) "
+        "VALUES ('seller', 'key', 1, 'paid_without_subscription', 'payment', 'p2', 'P', 'create_subscription', "
+        "'s2', '{}', '{}', '{}', 'late', 'applied', 'test', now(), :applied_at)",
+        applied_at=day(-1),
+    )
+    assert seller.compared() == {("duplicate_same_plan", "subscription", "s2")}
+    (one,) = seller.found().values()
+    assert one.policy == "H"
+
+
 def test_a_deleted_payment_closes_its_finding(seller: SubscriptionShop):
     paid_for_nothing(seller)
     assert seller.compared() == {MISSING}

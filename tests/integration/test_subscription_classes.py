@@ -235,6 +235,62 @@ def a_payment_whose_customer_can_only_be_guessed_by_the_address(s: SubscriptionS
     s.payment(order="o")
 
 
+# The order says otherwise, or somebody else: what is given to whom is not for automation to decide.
+@fires(paid_without("p", "P"))
+def a_captured_payment_of_an_order_that_was_cancelled(s: SubscriptionShop):
+    s.order(status="cancelled")
+    s.payment(order="o")
+
+
+@fires(paid_without("p", "P"))
+def a_captured_payment_of_an_order_that_was_refunded(s: SubscriptionShop):
+    s.order(status="refunded")
+    s.payment(order="o")
+
+
+@fires(paid_without("p", "P"))
+def a_payment_whose_subscription_the_shop_does_not_show(s: SubscriptionShop):
+    s.order()
+    s.payment(order="o", subscription="gone")
+
+
+@fires(paid_without("p", "P"))
+def a_payment_by_another_customer_than_the_one_who_ordered(s: SubscriptionShop):
+    s.customer("bob")
+    s.order(customer="bob")
+    s.payment(order="o", customer_id="ann")
+
+
+@fires(
+    paid_without("p2", "P"),
+    finding(
+        "status_unknown",
+        "subscription",
+        "s",
+        policy="H",
+        severity="warning",
+        after=5 * MINUTE,
+        money="0",
+        since=-30 * DAY,
+    ),
+)
+def a_renewal_of_a_subscription_whose_status_nobody_knows(s: SubscriptionShop):
+    s.subscribed(at=day(-30), subscription={"status": "on_hold"})
+    s.order("o2")
+    s.payment("p2", order="o2", period=(day(0), day(30)))
+
+
+@fires(
+    paid_without("p2", "P"),
+    finding("captured_twice", "payment", "p2", policy="P", severity="error", after=15 * MINUTE),
+)
+def an_order_paid_again_when_its_subscription_is_cancelled(s: SubscriptionShop):
+    s.order(at=day(-10))
+    s.payment("p1", at=day(-10), order="o", subscription="s")
+    s.subscription(period=(day(-10), day(20)), status="cancelled", cancelled_at=day(-5))
+    s.payment("p2", order="o")
+
+
 # subscription_without_payment ----------------------------------------------------------------------------
 
 
@@ -403,6 +459,26 @@ def twice(subscription: str, policy: str) -> Expected:
 def a_second_subscription_that_nobody_paid(s: SubscriptionShop):
     s.subscribed(at=day(-10), name="1")
     s.subscription("s2")
+
+
+# Which of both a payment is for was guessed by the plan, and there is one for each.
+@fires(
+    twice("s2", "H"),
+    unpaid("s2"),
+    finding("captured_twice", "payment", "p2", policy="P", severity="error", after=15 * MINUTE),
+)
+def two_payments_that_name_neither_of_two_subscriptions(s: SubscriptionShop):
+    for number in "12":
+        s.order("o" + number)
+        s.payment("p" + number, order="o" + number)
+        s.subscription("s" + number)
+
+
+@fires(twice("s2", "H"))
+def a_second_subscription_whose_order_cost_nothing(s: SubscriptionShop):
+    s.subscribed(at=day(-10), name="1")
+    s.order("o2", total=0)
+    s.subscription("s2", order="o2")
 
 
 @fires(twice("s2", "A"), unpaid("s2"))

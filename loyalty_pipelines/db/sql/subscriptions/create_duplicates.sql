@@ -1,5 +1,6 @@
 -- Live subscriptions of customers who have several: with what each is paid, and until when. is_paid: it needs no payment, or
--- something was paid, or is on its way, for now. Gone at the end of the transaction. Reads those few customers' rows.
+-- something was paid, or is on its way, for now. guessed_payments: those of them that name no subscription, so that the
+-- plan told which it is. Gone at the end of the transaction. Reads those few customers' rows.
 CREATE TEMPORARY TABLE several_subscriptions ON COMMIT DROP AS
 WITH running AS MATERIALIZED (
     SELECT s.*
@@ -21,6 +22,7 @@ paid AS MATERIALIZED (
         s.merchant_id,
         s.subscription_id,
         count(*) AS payments,
+        count(*) FILTER (WHERE p.link = 'plan') AS guessed_payments,
         max(p.captured_at) AS captured_at
     FROM running AS s
     INNER JOIN checked_payments AS p ON p.merchant_id = s.merchant_id AND p.subscription_id = s.subscription_id
@@ -33,6 +35,22 @@ paid AS MATERIALIZED (
             OR p.status IN ('pending', 'authorized', 'unknown', 'unrecognized')
         )
     GROUP BY s.merchant_id, s.subscription_id
+),
+
+-- First periods that a discount or points have paid for.
+free AS MATERIALIZED (
+    SELECT DISTINCT
+        o.merchant_id,
+        o.order_id
+    FROM (
+        SELECT
+            array_agg(s.merchant_id) AS merchant_ids,
+            array_agg(s.order_id) AS ids
+        FROM running AS s
+        WHERE s.order_id IS NOT NULL AND s.start_at <= s.created_at + interval '1 day'
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o
+    WHERE o.total_amount = 0 AND o.status = 'paid'
 )
 
 SELECT
@@ -42,8 +60,25 @@ SELECT
     coalesce(s.amount, pl.amount, 0) AS price_amount,
     coalesce(s.currency, pl.currency) AS price_currency,
     coalesce(s.end_at, s.start_at + coalesce(pl.lasts, interval '100 years')) AS runs_until,
-    s.is_complimentary OR s.status = 'trialing' OR coalesce(paid.payments > 0, false) AS is_paid,
+    coalesce(paid.guessed_payments, 0) AS guessed_payments,
+    s.is_complimentary
+    OR s.status = 'trialing'
+    OR coalesce(paid.payments > 0, false)
+    OR coalesce(s.amount, pl.amount, 1) = 0
+    OR (free.order_id IS NOT NULL AND s.start_at <= s.created_at + interval '1 day')
+    -- A period that a fix gave for a payment whose own one was over.
+    OR EXISTS (
+        SELECT 1
+        FROM loyalty.fix_plans AS f
+        WHERE
+            f.merchant_id = s.merchant_id
+            AND f.target_id = s.subscription_id
+            AND f.action = 'create_subscription'
+            AND f.status = 'applied'
+            AND f.applied_at > s.start_at - interval '1 day'
+    ) AS is_paid,
     paid.captured_at
 FROM running AS s
 LEFT JOIN checked_plans AS pl ON pl.merchant_id = s.merchant_id AND pl.plan_id = s.plan_id
-LEFT JOIN paid ON paid.merchant_id = s.merchant_id AND paid.subscription_id = s.subscription_id;
+LEFT JOIN paid ON paid.merchant_id = s.merchant_id AND paid.subscription_id = s.subscription_id
+LEFT JOIN free ON free.merchant_id = s.merchant_id AND free.order_id = s.order_id;

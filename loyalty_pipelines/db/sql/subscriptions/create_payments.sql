@@ -32,6 +32,7 @@ SELECT
     q.status IN ('captured', 'disputed', 'refunded') AS is_taken,
     q.is_period_given,
     q.is_order_known,
+    q.is_order_agreed,
     q.status,
     -- Not a number, and too large for one: a contract of the shop's data tells of those.
     CASE WHEN q.is_plain OR q.amount BETWEEN 0 AND 1000000000000000 THEN q.amount ELSE 0 END AS amount,
@@ -124,6 +125,14 @@ FROM (
             coalesce(d.cancelled_at, b.cancelled_at) AS cancelled_at,
             coalesce(d.current_period_end, b.current_period_end) AS subscription_end_at,
             o.order_id IS NOT NULL AS is_order_known,
+            -- The order is in force, names nobody and nothing else, and no subscription is named that is not shown.
+            coalesce(
+                o.status IN ('pending', 'paid', 'partially_refunded')
+                AND coalesce(p.customer_id = o.customer_id, true)
+                AND coalesce(p.plan_id = o.plan_id, true)
+                AND (p.subscription_id IS NULL OR d.subscription_id IS NOT NULL),
+                false
+            ) AS is_order_agreed,
             o.total_amount AS order_amount,
             o.discount_amount,
             o.points_redeemed,

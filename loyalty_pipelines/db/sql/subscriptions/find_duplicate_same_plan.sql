@@ -1,5 +1,6 @@
 -- Live twice for one plan that a customer may have once. Automatic where one is paid and others are not: those end.
--- One that begins when the other one ends is its next period.
+-- One that begins when the other one ends is its next period. Where payments were told by the plan, and are more than
+-- the paid ones, nobody knows which one is unpaid.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )
@@ -8,7 +9,7 @@ SELECT
     'duplicate_same_plan',
     'subscription',
     ends.subscription_id,
-    CASE WHEN g.unpaid BETWEEN 1 AND g.running - 1 THEN 'A' ELSE 'H' END,
+    CASE WHEN g.is_clear THEN 'A' ELSE 'H' END,
     g.price_amount,
     g.price_currency,
     jsonb_strip_nulls(jsonb_build_object(
@@ -22,7 +23,8 @@ FROM (
         d.customer_id,
         d.plan_id,
         count(*) FILTER (WHERE NOT d.is_paid) AS unpaid,
-        count(*) AS running,
+        count(*) FILTER (WHERE NOT d.is_paid) BETWEEN 1 AND count(*) - 1
+        AND sum(d.guessed_payments) <= count(*) FILTER (WHERE d.is_paid) AS is_clear,
         array_agg(d.subscription_id) FILTER (WHERE NOT d.is_paid) AS unpaid_ids,
         (array_agg(d.subscription_id ORDER BY d.created_at DESC, d.subscription_id DESC))[1] AS newest_id,
         jsonb_agg(d.subscription_id ORDER BY d.created_at, d.subscription_id) AS subscription_ids,
@@ -52,5 +54,5 @@ FROM (
 ) AS g
 INNER JOIN checked_merchants AS m ON m.merchant_id = g.merchant_id
 CROSS JOIN LATERAL unnest(
-    CASE WHEN g.unpaid BETWEEN 1 AND g.running - 1 THEN g.unpaid_ids ELSE ARRAY[g.newest_id] END
+    CASE WHEN g.is_clear THEN g.unpaid_ids ELSE ARRAY[g.newest_id] END
 ) AS ends (subscription_id);

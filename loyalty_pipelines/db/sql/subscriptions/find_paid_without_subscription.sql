@@ -1,8 +1,45 @@
 -- Captured for a plan, and the customer has no subscription for it. Automatic where one payment of one order for one plan
--- names everything that a subscription needs. Of several payments of one order the first; the others are captured_twice.
+-- names everything that a subscription needs, and nothing says otherwise. Of several payments of one order the first; the
+-- others are captured_twice. One scan of the subscriptions, however many candidates there are.
 INSERT INTO suspected (
     merchant_id, class, object_type, object_id, policy, amount_at_risk, currency, evidence, ripe_at
 )
+WITH candidates AS MATERIALIZED (
+    SELECT
+        c.*,
+        row_number() OVER (
+            PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id) ORDER BY c.captured_at, c.payment_id
+        ) AS place_in_order,
+        count(*) OVER (PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id)) AS payments_of_order,
+        count(*) OVER (PARTITION BY c.merchant_id, c.customer_id, c.plan_id) AS payments_for_plan
+    FROM odd_payments AS c
+    WHERE
+        c.status = 'captured'
+        AND c.amount > c.refunded_amount
+        AND c.plan_id IS NOT NULL
+        AND (c.subscription_id IS NULL OR c.subscription_status = 'incomplete')
+),
+
+-- What the customer has of the plan. One whose status nobody knows may be the one that was paid.
+present AS MATERIALIZED (
+    SELECT
+        s.merchant_id,
+        s.customer_id,
+        s.plan_id,
+        bool_or(s.status = 'unrecognized') AS is_unknown
+    FROM checked_subscriptions AS s
+    INNER JOIN (
+        SELECT DISTINCT
+            c.merchant_id,
+            c.customer_id,
+            c.plan_id
+        FROM candidates AS c
+    ) AS wanted
+        ON wanted.merchant_id = s.merchant_id AND wanted.customer_id = s.customer_id AND wanted.plan_id = s.plan_id
+    WHERE s.is_kept OR s.status = 'unrecognized'
+    GROUP BY s.merchant_id, s.customer_id, s.plan_id
+)
+
 SELECT
     p.merchant_id,
     'paid_without_subscription',
@@ -20,23 +57,16 @@ SELECT
             )
             THEN 'H'
         WHEN
-            p.is_order_known
+            p.is_order_agreed
+            AND of_order.order_id IS NULL
             AND p.payments_of_order = 1
             AND p.payments_for_plan = 1
             AND p.refunded_amount = 0
             AND p.currency = p.plan_currency
             AND abs(p.amount - price.amount) <= greatest(0.01, price.amount * m.tolerance)
             AND p.end_at > CAST(:as_of AS timestamptz)
-            AND NOT EXISTS (
-                SELECT 1
-                FROM checked_subscriptions AS s
-                WHERE
-                    s.merchant_id = p.merchant_id
-                    AND s.customer_id = p.customer_id
-                    AND s.plan_id = p.plan_id
-                    AND s.is_kept
-                    AND NOT coalesce(pl.allows_multiple, false)
-            )
+            AND NOT coalesce(present.is_unknown, false)
+            AND (present.customer_id IS NULL OR coalesce(pl.allows_multiple, false))
             THEN 'A'
         ELSE 'P'
     END,
@@ -50,22 +80,20 @@ SELECT
         'period_start', p.start_at, 'period_end', CASE WHEN pl.lasts < interval '100 years' THEN p.end_at END
     )),
     p.captured_at + greatest(interval '10 minutes', m.grace)
-FROM (
-    SELECT
-        c.*,
-        row_number() OVER (
-            PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id) ORDER BY c.captured_at, c.payment_id
-        ) AS place_in_order,
-        count(*) OVER (PARTITION BY c.merchant_id, coalesce(c.order_id, '!' || c.payment_id)) AS payments_of_order,
-        count(*) OVER (PARTITION BY c.merchant_id, c.customer_id, c.plan_id) AS payments_for_plan
-    FROM odd_payments AS c
-    WHERE
-        c.status = 'captured'
-        AND c.amount > c.refunded_amount
-        AND c.plan_id IS NOT NULL
-        AND (c.subscription_id IS NULL OR c.subscription_status = 'incomplete')
-) AS p
+FROM candidates AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
+LEFT JOIN present
+    ON present.merchant_id = p.merchant_id AND present.customer_id = p.customer_id AND present.plan_id = p.plan_id
+LEFT JOIN (
+    -- Payments that belong to a subscription count, too: the order has had what it paid for.
+    SELECT
+        r.merchant_id,
+        r.order_id
+    FROM repeated_payments AS r
+    WHERE r.amount > r.refunded_amount
+    GROUP BY r.merchant_id, r.order_id
+    HAVING count(*) > 1
+) AS of_order ON of_order.merchant_id = p.merchant_id AND of_order.order_id = p.order_id
 LEFT JOIN checked_plans AS pl ON pl.merchant_id = p.merchant_id AND pl.plan_id = p.plan_id
 CROSS JOIN LATERAL (
     SELECT

@@ -1,5 +1,5 @@
 -- The payments to compare: of touched customers, changed ones, and those that name a touched order or subscription. Gone
--- at the end of the transaction. Indexes: the shop's on id, order, subscription and customer; one scan where there is
+-- at the end of the transaction. Indexes: the shop's on order and subscription; one scan where there is
 -- none.
 CREATE TEMPORARY TABLE source_payments ON COMMIT DROP AS
 SELECT DISTINCT ON (p.merchant_id, p.payment_id) p.*
@@ -8,13 +8,7 @@ FROM (
     FROM changed_payments AS p
     UNION ALL
     SELECT p.*
-    FROM (
-        SELECT
-            array_agg(t.merchant_id) AS merchant_ids,
-            array_agg(t.customer_id) AS ids
-        FROM touched_customers AS t
-    ) AS k
-    CROSS JOIN LATERAL loyalty_source.payments_of_customers(k.merchant_ids, k.ids) AS p
+    FROM customer_payments AS p
     UNION ALL
     SELECT p.*
     FROM (

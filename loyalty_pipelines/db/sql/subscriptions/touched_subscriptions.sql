@@ -1,5 +1,5 @@
--- The subscriptions to compare: of touched customers, changed ones, and those that touched orders made or changed
--- payments name. Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there
+-- The subscriptions to compare: of touched customers, changed ones, and those that touched orders made or payments of
+-- both name. Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there
 -- is none.
 CREATE TEMPORARY TABLE source_subscriptions ON COMMIT DROP AS
 SELECT DISTINCT ON (s.merchant_id, s.subscription_id) s.*
@@ -38,6 +38,12 @@ FROM (
                 p.merchant_id,
                 p.subscription_id
             FROM changed_payments AS p
+            WHERE p.subscription_id IS NOT NULL
+            UNION
+            SELECT
+                p.merchant_id,
+                p.subscription_id
+            FROM customer_payments AS p
             WHERE p.subscription_id IS NOT NULL
         ) AS w
     ) AS k
