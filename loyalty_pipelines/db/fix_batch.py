@@ -182,19 +182,20 @@ def _apart(plans: Sequence[FixPlan]) -> tuple[Sequence[FixPlan], Sequence[int]]:
 def _lock_shop(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[FixPlan]) -> None:
     """Keep the shop from changing what the plans are about, until the transaction ends."""
     creations = [one for one in plans if one.action == CREATE] if run.fixes.is_written(CREATE) else []
-    if creations:
-        orders = [str(one.evidence["order_id"]) for one in creations if "order_id" in one.evidence]
-        try:
+    targets = [one.target_id for one in plans if one.action == UPDATE]
+    try:
+        if creations:
+            orders = [str(one.evidence["order_id"]) for one in creations if "order_id" in one.evidence]
             shop_fixes.lock_orders(conn, batch.merchant_id, orders)
             shop_fixes.lock_subscriptions(conn)
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
-                raise ShopIsBusyError from error
-            raise
-    targets = [one.target_id for one in plans if one.action == UPDATE]
-    if targets:
-        statement = LOCK_TARGETS if run.is_locking_rows else SUBSCRIPTION_ROWS
-        batch.rows = _raw_rows(conn, statement, batch.merchant_id, targets)
+        if targets:
+            statement = LOCK_TARGETS if run.is_locking_rows else SUBSCRIPTION_ROWS
+            with shop_fixes.waiting_a_moment(conn):
+                batch.rows = _raw_rows(conn, statement, batch.merchant_id, targets)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise ShopIsBusyError from error
+        raise
 
 
 def _raw_rows(

@@ -73,9 +73,14 @@ def _write(conn: Connection, fixes: Fixes, plan: FixPlan) -> None:
     if plan.target_id is None:
         raise NotUndoableError(plan.plan_id, "nobody knows what it changed")
     if plan.action == CREATE:
+        if shop_fixes.is_subscription_paid(conn, plan.merchant_id, plan.target_id):
+            raise NotUndoableError(
+                plan.plan_id, f"payments name subscription {plan.target_id} by now: end it in the shop"
+            )
         is_done = shop_fixes.remove_subscription(conn, plan.merchant_id, plan.target_id)
+    elif plan.row_before is None:
+        raise NotUndoableError(plan.plan_id, "what the row was before is not known")
     else:
-        row = plan.row_before or "{}"
-        is_done = shop_fixes.restore_subscription(conn, plan.merchant_id, plan.target_id, row)
+        is_done = shop_fixes.restore_subscription(conn, plan.merchant_id, plan.target_id, plan.row_before)
     if not is_done:
         raise ChangedSinceError(plan.plan_id, f"subscription {plan.target_id}", ())

@@ -25,6 +25,7 @@ RESTORE_SUBSCRIPTION = load("fixes/restore_subscription")
 REMOVE_SUBSCRIPTION = load("fixes/remove_subscription")
 LOCK_SUBSCRIPTIONS = load("fixes/lock_subscriptions")
 LOCK_ORDERS = load("fixes/lock_orders")
+IS_SUBSCRIPTION_PAID = load("fixes/is_subscription_paid")
 # Who writes the shop's table meanwhile waits behind this lock: better to give up than to hold up a checkout.
 LOCK_TIMEOUT = "2s"
 
@@ -71,6 +72,12 @@ def restore_subscription(conn: Connection, merchant_id: str, subscription_id: st
     return conn.execute(RESTORE_SUBSCRIPTION, values).scalar_one()
 
 
+def is_subscription_paid(conn: Connection, merchant_id: str, subscription_id: str) -> bool:
+    """Return whether a payment names a subscription: removing it would leave money without what it is for."""
+    values = {"merchant_id": merchant_id, "subscription_id": subscription_id}
+    return conn.execute(IS_SUBSCRIPTION_PAID, values).scalar_one()
+
+
 def remove_subscription(conn: Connection, merchant_id: str, subscription_id: str) -> bool:
     """Delete a subscription; False when there is none."""
     return conn.execute(
@@ -94,7 +101,7 @@ def lock_orders(conn: Connection, merchant_id: str, order_ids: Sequence[str]) ->
     A shop that locks the order of which it makes a subscription has either made it then, or waits and finds ours. Waits
     2 seconds at most for each; then the driver's lock_not_available is raised, and the caller rolls back.
     """
-    with _not_for_long(conn):
+    with waiting_a_moment(conn):
         conn.execute(LOCK_ORDERS, {"merchant_id": merchant_id, "order_ids": list(order_ids)})
 
 
@@ -103,12 +110,13 @@ def lock_subscriptions(conn: Connection) -> None:
 
     Waits 2 seconds at most; then the driver's lock_not_available is raised, and the caller rolls back.
     """
-    with _not_for_long(conn):
+    with waiting_a_moment(conn):
         conn.execute(LOCK_SUBSCRIPTIONS)
 
 
 @contextmanager
-def _not_for_long(conn: Connection) -> Iterator[None]:
+def waiting_a_moment(conn: Connection) -> Iterator[None]:
+    """Let each lock of the shop's rows and tables be waited for 2 seconds at most."""
     previous_timeout = conn.execute(sources.GET_LOCK_TIMEOUT).scalar_one()
     conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": LOCK_TIMEOUT})
     yield

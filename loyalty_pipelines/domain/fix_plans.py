@@ -16,7 +16,8 @@ VALID_FOR = timedelta(days=7)
 # An object that was fixed for the same class within this time is not fixed automatically again.
 NOT_AGAIN_WITHIN = timedelta(days=7)
 MAX_FAILURES = 3
-BATCH = 500
+# Others can't write the shop's subscriptions while a batch of new ones is compared again and written: 0.1 s.
+BATCH = 100
 # In `after`, for what is not known before it is done.
 AT_APPLYING = "time of applying"
 COLUMNS = ("status", "current_period_start", "current_period_end", "cancelled_at")

@@ -703,3 +703,26 @@ def test_the_pipeline_role_is_enough_to_fix_and_undo(
         shop.run(f'DROP ROLE "{role}"')
     if not is_by_function:
         assert shop.contents() == before
+
+
+def test_a_subscription_that_payments_name_by_now_is_not_removed(shop: Subscribers) -> None:
+    shop.bought("1")
+    shop.check()
+    shop.apply()
+    (made,) = [row.id for row in shop.rows("SELECT id FROM sample_shop.subscriptions")]
+    shop.payment("2", customer="c1", subscription_id=made)
+    with pytest.raises(NotUndoableError, match=f"payments name subscription {made} by now"):
+        shop.undo(shop.value("SELECT plan_id FROM loyalty.fix_plans"))
+    assert shop.sold() == [("1", "active")]
+
+
+def test_nothing_is_made_automatically_beside_an_incomplete_subscription_of_today(shop: Subscribers) -> None:
+    shop.bought("1")
+    shop.subscription("s1", customer="c1", days_ago=0.5, status="incomplete")
+    shop.bought("2")
+    shop.subscription("s2", customer="c2", days_ago=3, status="incomplete")
+    shop.check()
+    policies = shop.rows(
+        "SELECT object_id, policy FROM loyalty.findings WHERE class = 'paid_without_subscription' ORDER BY 1"
+    )
+    assert [tuple(row) for row in policies] == [("1", "P"), ("2", "A")]

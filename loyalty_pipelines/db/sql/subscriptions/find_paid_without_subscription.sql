@@ -20,13 +20,16 @@ WITH candidates AS MATERIALIZED (
         AND (c.subscription_id IS NULL OR c.subscription_status = 'incomplete')
 ),
 
--- What the customer has of the plan. One whose status nobody knows may be the one that was paid.
+-- What the customer has of the plan. One whose status nobody knows may be the one that was paid, and one that is
+-- incomplete may be about to be.
 present AS MATERIALIZED (
     SELECT
         s.merchant_id,
         s.customer_id,
         s.plan_id,
-        bool_or(s.status = 'unrecognized') AS is_unknown
+        bool_or(s.is_kept) AS is_kept,
+        bool_or(s.status = 'unrecognized') AS is_unknown,
+        count(*) FILTER (WHERE s.status = 'incomplete') AS incomplete
     FROM checked_subscriptions AS s
     INNER JOIN (
         SELECT DISTINCT
@@ -36,7 +39,10 @@ present AS MATERIALIZED (
         FROM candidates AS c
     ) AS wanted
         ON wanted.merchant_id = s.merchant_id AND wanted.customer_id = s.customer_id AND wanted.plan_id = s.plan_id
-    WHERE s.is_kept OR s.status = 'unrecognized'
+    WHERE
+        s.is_kept
+        OR s.status = 'unrecognized'
+        OR (s.status = 'incomplete' AND s.created_at > CAST(:as_of AS timestamptz) - interval '1 day')
     GROUP BY s.merchant_id, s.customer_id, s.plan_id
 )
 
@@ -66,7 +72,8 @@ SELECT
             AND abs(p.amount - price.amount) <= greatest(0.01, price.amount * m.tolerance)
             AND p.end_at > CAST(:as_of AS timestamptz)
             AND NOT coalesce(present.is_unknown, false)
-            AND (present.customer_id IS NULL OR coalesce(pl.allows_multiple, false))
+            AND (NOT coalesce(present.is_kept, false) OR coalesce(pl.allows_multiple, false))
+            AND (coalesce(present.incomplete, 0) = 0 OR p.subscription_status = 'incomplete')
             THEN 'A'
         ELSE 'P'
     END,
