@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -173,7 +173,8 @@ def _find_classes(
         if one.code in left_out:
             continue
         try:
-            with conn.begin_nested():
+            # Among several merchants the whole transaction is given up: nothing to go back to.
+            with conn.begin_nested() if is_alone else nullcontext():
                 subscriptions.find(conn, one, checking.mapping, as_of=as_of)
         except DBAPIError as error:
             if is_transient(error):
