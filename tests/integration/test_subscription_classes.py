@@ -1260,6 +1260,10 @@ class Observed:
     findings: dict[tuple[str, Found], Any]
 
 
+# All scenarios are looked at in one database, which takes longer to make than to look at.
+pytestmark = pytest.mark.xdist_group("subscription_classes")
+
+
 @pytest.fixture(scope="module")
 def module_engine(server: EmbeddedServer) -> Iterator[Engine]:
     with fresh_database(server, SHOP_TEMPLATE) as url:
