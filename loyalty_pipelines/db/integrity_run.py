@@ -1,10 +1,8 @@
 """The nightly proof: all merchants in one transaction, and one by one where that is refused."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -12,11 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import findings, integrity, integrity_repairs, merchant_jobs
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
-from loyalty_pipelines.domain.findings import AtRisk, OpenFindings, amounts_by_currency
+from loyalty_pipelines.db.proof_run import alone, by_merchant, groups
+from loyalty_pipelines.domain.findings import amounts_by_currency
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, JOB, SUBJECT, MerchantProof
 from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
-
-Row = TypeVar("Row", OpenFindings, AtRisk)
 
 
 def prove(
@@ -29,10 +26,10 @@ def prove(
     merchant gets a transaction of its own, and the one at fault becomes a finding and is yielded with its `failure`.
     One proof at a time: a second one waits. A lost database is raised, and is transient.
     """
-    with _alone(engine):
+    with alone(engine, lock=integrity.lock, unlock=integrity.unlock):
         with reading(engine) as conn:
             known = integrity.merchants(conn, merchants)
-        for group, is_group_full in _groups(known, is_full=is_full):
+        for group, is_group_full in groups(known, is_full=is_full):
             # Everybody: no list to compare each entry with.
             scope = None if merchants is None and len(group) == len(known) else group
             yield from _prove_group(engine, group, scope, is_full=is_group_full, run_id=run_id)
@@ -41,34 +38,6 @@ def prove(
         with engine.begin() as conn:
             merchant_jobs.record_successes(conn, without_accounts, job=JOB, run_id=run_id)
         yield from (MerchantProof(merchant_id=one, is_full=True) for one in without_accounts)
-
-
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    with engine.connect() as conn:
-        with_retries(lambda: _lock(conn))
-        try:
-            yield
-        finally:
-            # A session that is gone has given the lock back already.
-            with suppress(DBAPIError):
-                integrity.unlock(conn)
-                conn.commit()
-
-
-def _lock(conn: Connection) -> None:
-    conn.rollback()
-    integrity.lock(conn)
-    conn.commit()
-
-
-def _groups(known: Mapping[str, bool], *, is_full: bool) -> Iterator[tuple[Sequence[str], bool]]:
-    unmarked = [name for name, is_marked in known.items() if is_full or not is_marked]
-    marked = [name for name, is_marked in known.items() if is_marked and not is_full]
-    if unmarked:
-        yield unmarked, True
-    if marked:
-        yield marked, False
 
 
 def _prove_group(
@@ -113,8 +82,8 @@ def _proofs(
     proved: Mapping[str, tuple[int, int]],
     failure: str | None = None,
 ) -> Sequence[MerchantProof]:
-    found = _by_merchant(findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope))
-    costs = _by_merchant(findings.at_risk(conn, subject=SUBJECT, merchant_ids=scope))
+    found = by_merchant(findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope))
+    costs = by_merchant(findings.at_risk(conn, subject=SUBJECT, merchant_ids=scope))
     return [
         MerchantProof(
             merchant_id=name,
@@ -128,13 +97,6 @@ def _proofs(
         )
         for name in group
     ]
-
-
-def _by_merchant(rows: Iterable[Row]) -> Mapping[str, Sequence[Row]]:
-    grouped: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        grouped[row.merchant_id].append(row)
-    return grouped
 
 
 def _failed(engine: Engine, merchant_id: str, why: str, *, is_full: bool, run_id: str | None) -> MerchantProof:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, TextClause
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.domain.source_mapping import CaptureMode, SourceMapping
-from loyalty_pipelines.domain.subscriptions import CLASSES, JOB, RELATIONS, SUBJECT, MismatchClass, Suspicion
+from loyalty_pipelines.domain.subscriptions import CLASSES, JOB, RELATIONS, SUBJECT, MismatchClass
 
 LOCK = load("subscriptions/lock")
 UNLOCK = load("subscriptions/unlock")
@@ -32,7 +32,6 @@ POLL = load("subscriptions/poll")
 MOVE_POLL_CURSOR = load("subscriptions/move_poll_cursor")
 CHANGED = load("subscriptions/changed")
 CHOSEN_OBJECTS = load("subscriptions/chosen_objects")
-SUSPICIONS = load("subscriptions/suspicions")
 TOUCHED = [
     load(f"subscriptions/{name}")
     for name in (
@@ -162,11 +161,6 @@ def read_objects(conn: Connection, objects: Sequence[tuple[str, str, str]]) -> N
         },
     )
     _read_touched(conn)
-
-
-def suspicions(conn: Connection) -> Sequence[Suspicion]:
-    """Return what the classes that were looked for suspect, ripe or not."""
-    return [Suspicion(**row) for row in conn.execute(SUSPICIONS).mappings()]
 
 
 def _read_touched(conn: Connection) -> None:

@@ -1,11 +1,9 @@
 """The check of payments and subscriptions: all merchants in one transaction, and fewer where that is refused."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -13,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from loyalty_pipelines.db import findings, merchant_jobs, sources, subscriptions
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss, is_transient, reading, with_retries
-from loyalty_pipelines.domain.findings import AtRisk, OpenFindings, amounts_by_currency
+from loyalty_pipelines.db.proof_run import alone, by_merchant, groups
+from loyalty_pipelines.domain.findings import amounts_by_currency
 from loyalty_pipelines.domain.source_mapping import SourceMapping
 from loyalty_pipelines.domain.subscriptions import (
     CHECK_FAILED,
@@ -24,8 +23,6 @@ from loyalty_pipelines.domain.subscriptions import (
     WARNINGS,
     MerchantComparison,
 )
-
-Row = TypeVar("Row", OpenFindings, AtRisk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,7 @@ def check(
     `NoMappingError` and `MappingWithdrawnError` where there is no shop to read, and what the database raises when it is
     lost; neither is ever "nothing is wrong".
     """
-    with _alone(engine):
+    with alone(engine, lock=subscriptions.lock, unlock=subscriptions.unlock):
         with reading(engine) as conn:
             mapping = sources.require_mapping(conn)
             sources.require_columns(conn)
@@ -67,7 +64,7 @@ def check(
         checking = _Check(mapping=mapping, as_of=as_of, run_id=run_id)
         if not is_full:
             with_retries(lambda: _poll(engine, mapping))
-        for group, is_group_full in _groups(known, is_full=is_full):
+        for group, is_group_full in groups(known, is_full=is_full):
             yield from _check_group(
                 engine, checking, group, is_full=is_group_full, is_every=every and len(group) == len(known)
             )
@@ -76,37 +73,9 @@ def check(
             yield MerchantComparison(merchant_id=merchant_id, is_full=True)
 
 
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    with engine.connect() as conn:
-        with_retries(lambda: _lock(conn))
-        try:
-            yield
-        finally:
-            # A session that is gone has given the lock back already.
-            with suppress(DBAPIError):
-                subscriptions.unlock(conn)
-                conn.commit()
-
-
-def _lock(conn: Connection) -> None:
-    conn.rollback()
-    subscriptions.lock(conn)
-    conn.commit()
-
-
 def _poll(engine: Engine, mapping: SourceMapping) -> None:
     with engine.begin() as conn:
         subscriptions.poll(conn, mapping)
-
-
-def _groups(known: Mapping[str, bool], *, is_full: bool) -> Iterator[tuple[Sequence[str], bool]]:
-    everything = [name for name, is_marked in known.items() if is_full or not is_marked]
-    changes = [name for name, is_marked in known.items() if is_marked and not is_full]
-    if everything:
-        yield everything, True
-    if changes:
-        yield changes, False
 
 
 def _check_group(
@@ -196,8 +165,8 @@ def _comparisons(
     failure: str | None = None,
 ) -> Sequence[MerchantComparison]:
     scope = None if is_every else group
-    found = _by_merchant(findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope))
-    costs = _by_merchant(findings.at_risk(conn, subject=SUBJECT, merchant_ids=scope))
+    found = by_merchant(findings.open_findings(conn, subject=SUBJECT, merchant_ids=scope))
+    costs = by_merchant(findings.at_risk(conn, subject=SUBJECT, merchant_ids=scope))
     return [
         MerchantComparison(
             merchant_id=name,
@@ -210,13 +179,6 @@ def _comparisons(
         )
         for name in group
     ]
-
-
-def _by_merchant(rows: Iterable[Row]) -> Mapping[str, Sequence[Row]]:
-    grouped: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        grouped[row.merchant_id].append(row)
-    return grouped
 
 
 def _failed(engine: Engine, checking: _Check, merchant_id: str, why: str, *, is_full: bool) -> MerchantComparison:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from loyalty_pipelines.domain.errors import LoyaltyError
 from loyalty_pipelines.domain.findings import OpenFindings
@@ -223,21 +222,6 @@ def require_class(name: str) -> str:
     if name not in BY_CODE and name not in (CHECK_FAILED, NOT_CHECKED):
         raise UnknownClassError(name)
     return name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Suspicion:
-    """What a class says of one object now; a finding from `ripe_at` on, when its grace period is over."""
-
-    merchant_id: str
-    class_name: str
-    object_type: str
-    object_id: str
-    policy: str
-    amount_at_risk: Decimal
-    currency: str | None
-    evidence: Mapping[str, Any]
-    ripe_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
