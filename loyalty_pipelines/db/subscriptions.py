@@ -66,12 +66,15 @@ PREPARE_FACTS = [
     load(f"subscriptions/{name}")
     for name in (
         "create_odd_payments",
-        "create_chains",
-        "analyze_chains",
         "create_uncovered",
+        "create_side_by_side",
+        "create_watched_payments",
         "create_steps",
+        "analyze_watched",
         "create_duplicates",
-        "create_orders",
+        "create_unawarded_orders",
+        "create_unpaid_orders",
+        "create_odd_orders",
     )
 ]
 FIND = {one.code: [load(f"subscriptions/{name}") for name in one.files] for one in CLASSES}

@@ -156,6 +156,7 @@ CLASSES = (
         policy="H",
         meaning="Every captured payment for a plan belongs to a customer.",
         needs=("payments",),
+        statements=("create_unknown_customers", "find_payment_without_customer"),
     ),
     MismatchClass(
         code="pending_too_long",

@@ -2,20 +2,7 @@
 -- something was paid, or is on its way, for now. guessed_payments: those of them that name no subscription, so that the
 -- plan told which it is. Gone at the end of the transaction. Reads those few customers' rows.
 CREATE TEMPORARY TABLE several_subscriptions ON COMMIT DROP AS
-WITH running AS MATERIALIZED (
-    SELECT s.*
-    FROM checked_subscriptions AS s
-    INNER JOIN (
-        -- Of two customers with one hash none has another subscription beside it.
-        SELECT t.customer_key
-        FROM checked_subscriptions AS t
-        WHERE t.is_live AND t.customer_key IS NOT NULL
-        GROUP BY t.customer_key
-        HAVING count(*) > 1
-    ) AS several ON several.customer_key = s.customer_key
-    WHERE s.is_live
-),
-
+WITH
 -- One scan of the payments, however many customers have seats: for each subscription alone it would be a scan for each.
 paid AS MATERIALIZED (
     SELECT
@@ -24,8 +11,8 @@ paid AS MATERIALIZED (
         count(*) AS payments,
         count(*) FILTER (WHERE p.link = 'plan') AS guessed_payments,
         max(p.captured_at) AS captured_at
-    FROM running AS s
-    INNER JOIN checked_payments AS p ON p.merchant_id = s.merchant_id AND p.subscription_id = s.subscription_id
+    FROM side_by_side AS s
+    INNER JOIN watched_payments AS p ON p.merchant_id = s.merchant_id AND p.subscription_id = s.subscription_id
     WHERE
         -- Or it was paid so far and its renewal is tried, as long as subscription_without_payment waits for it.
         p.end_at + CASE WHEN s.status = 'past_due' THEN interval '14 days' ELSE interval '3 days' END
@@ -46,7 +33,7 @@ free AS MATERIALIZED (
         SELECT
             array_agg(s.merchant_id) AS merchant_ids,
             array_agg(s.order_id) AS ids
-        FROM running AS s
+        FROM side_by_side AS s
         WHERE s.order_id IS NOT NULL AND s.start_at <= s.created_at + interval '1 day'
     ) AS k
     CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o
@@ -78,7 +65,7 @@ SELECT
             AND f.applied_at > s.start_at - interval '1 day'
     ) AS is_paid,
     paid.captured_at
-FROM running AS s
+FROM side_by_side AS s
 LEFT JOIN checked_plans AS pl ON pl.merchant_id = s.merchant_id AND pl.plan_id = s.plan_id
 LEFT JOIN paid ON paid.merchant_id = s.merchant_id AND paid.subscription_id = s.subscription_id
 LEFT JOIN free ON free.merchant_id = s.merchant_id AND free.order_id = s.order_id;

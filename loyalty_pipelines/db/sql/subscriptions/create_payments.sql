@@ -1,8 +1,8 @@
 -- The payments that a class may have something to say about: for a plan, without an order, or not settled. Each with its
 -- subscription, as the shop links them: by the subscription's id, or by the order that made it; where several are of one
 -- order, with each of them. The period that it pays for is the shop's, or one interval of the plan from the capture on.
--- is_plain: captured, kept, at the price of the plan and in its currency, for a subscription that is kept or was not yet
--- cancelled: what classes say about a single payment, none of them says about it, so that it comes without the columns
+-- is_plain: captured, kept, at the price of the plan and in its currency, of the customer of a subscription that is kept or
+-- was not yet cancelled: what classes say about a single payment, none of them says about it, so that it comes without the columns
 -- that they read. subscription_key: a hash of the subscription, which is grouped and joined in half of the time. Gone at
 -- the end of the transaction. Reads the shop's payments, orders and subscriptions once, in parallel: no temporary table
 -- may be among them, therefore. Columns of fixed length come first: most scans read no others.
@@ -72,6 +72,7 @@ FROM (
             AND r.status = 'captured'
             AND r.amount = r.plan_amount
             AND r.amount > 0
+            AND r.is_own_customer
             AND r.refunded_amount = 0
             AND r.currency = r.plan_currency
             AND coalesce(r.subscription_currency, r.currency) = r.currency
@@ -110,6 +111,9 @@ FROM (
                 timestamptz '3000-01-01 00:00+00'
             ) AS start_at,
             coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id) AS customer_id,
+            -- Whether the subscription's customer is a known one is looked at once, not with each of its payments.
+            coalesce(p.customer_id, o.customer_id, d.customer_id, b.customer_id)
+            = coalesce(d.customer_id, b.customer_id) AS is_own_customer,
             coalesce(p.plan_id, o.plan_id, d.plan_id, b.plan_id) AS plan_id,
             pl.amount AS plan_amount,
             pl.currency AS plan_currency,

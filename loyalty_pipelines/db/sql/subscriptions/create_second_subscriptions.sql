@@ -13,12 +13,16 @@ FROM (
         ) AS place
     FROM checked_subscriptions AS s
     INNER JOIN (
-        -- Two orders with one hash are ranked each by itself.
-        SELECT t.order_key
-        FROM checked_subscriptions AS t
-        WHERE t.order_key IS NOT NULL
-        GROUP BY t.order_key
-        HAVING count(*) > 1
+        -- Two orders with one hash are ranked each by itself. Numbers sort faster than they are grouped by a hash.
+        SELECT again.order_key
+        FROM (
+            SELECT
+                t.order_key,
+                row_number() OVER (PARTITION BY t.order_key) AS place
+            FROM checked_subscriptions AS t
+            WHERE t.order_key IS NOT NULL
+        ) AS again
+        WHERE again.place = 2
     ) AS shared ON shared.order_key = s.order_key
 ) AS ranked
 WHERE ranked.place > 1;

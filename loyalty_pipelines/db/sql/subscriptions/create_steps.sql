@@ -10,9 +10,9 @@ SELECT
     lag(p.amount - p.refunded_amount) OVER in_order AS previous_amount,
     lag(p.is_period_given) OVER in_order AS is_previous_given,
     lag(p.plan_id) OVER in_order AS previous_plan_id
-FROM checked_payments AS p
-INNER JOIN paid_chains AS c
-    ON c.subscription_key = p.subscription_key AND c.payments > 1 AND NOT c.is_chain
+FROM watched_payments AS p
+INNER JOIN uncovered_subscriptions AS u
+    ON u.merchant_id = p.merchant_id AND u.subscription_id = p.subscription_id AND u.is_broken
 WHERE p.status = 'captured' AND p.amount > p.refunded_amount
 WINDOW
     in_order AS (PARTITION BY p.merchant_id, p.subscription_id ORDER BY p.start_at, p.captured_at, p.payment_id),

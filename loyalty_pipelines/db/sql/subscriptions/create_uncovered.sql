@@ -1,7 +1,7 @@
 -- Subscriptions whose paid periods are not simply those that they run: nothing that covers now by one chain of payments,
--- or paid for longer. Each with the period that it is in: its current one; if that is over, the time since, which nobody
--- has renewed. middle_at: its middle; a payment that was captured some days early or late covers it. Gone at the end of
--- the transaction.
+-- paid for longer, or periods that are no chain. Each with the period that it is in: its current one; if that is over, the
+-- time since, which nobody has renewed. middle_at: its middle; a payment that was captured some days early or late covers
+-- it. Gone at the end of the transaction. Reads all payments and subscriptions once.
 CREATE TEMPORARY TABLE uncovered_subscriptions ON COMMIT DROP AS
 -- Most are paid for what they run, a day more or less: those are not worked out. Hours, because days depend on the
 -- time zone, and cost ten times as much.
@@ -10,12 +10,27 @@ WITH candidates AS MATERIALIZED (
         s.*,
         c.start_at AS paid_since,
         c.end_at AS paid_until,
-        c.reaches_at,
-        c.captured_at,
-        c.is_given,
-        c.is_chain
+        c.is_chain,
+        c.payments > 1 AND NOT c.is_chain AS is_broken
     FROM checked_subscriptions AS s
-    LEFT JOIN paid_chains AS c ON c.subscription_key = s.subscription_key
+    LEFT JOIN (
+        -- What each was paid for, as one row: the payments that took money and kept it. is_chain: each period begins where
+        -- another one ends, from the first to the last. Sums of hashes of both ends telescope then, so that nothing has to
+        -- be sorted (0.4 instead of 1.2 s for 600,000 payments). Two subscriptions with one hash, one in 10^13, would be no
+        -- chain, and are then looked at one by one.
+        SELECT
+            p.subscription_key,
+            count(*) AS payments,
+            min(p.start_at) AS start_at,
+            max(p.end_at) AS end_at,
+            sum(interval_hash(p.end_at - timestamptz '2000-01-01 00:00+00'))
+            - sum(interval_hash(p.start_at - timestamptz '2000-01-01 00:00+00'))
+            = CAST(interval_hash(max(p.end_at) - timestamptz '2000-01-01 00:00+00') AS bigint)
+            - interval_hash(min(p.start_at) - timestamptz '2000-01-01 00:00+00') AS is_chain
+        FROM checked_payments AS p
+        WHERE p.subscription_key IS NOT NULL AND (p.is_plain OR (p.status = 'captured' AND p.amount > p.refunded_amount))
+        GROUP BY p.subscription_key
+    ) AS c ON c.subscription_key = s.subscription_key
     WHERE
         (
             s.status IN ('active', 'past_due')
@@ -30,8 +45,9 @@ WITH candidates AS MATERIALIZED (
         )
         OR (
             (s.status IN ('active', 'past_due') OR (s.status = 'expired' AND s.cancelled_at IS NULL))
-            AND c.reaches_at > greatest(s.end_at, CAST(:as_of AS timestamptz))
+            AND c.end_at > greatest(s.end_at, CAST(:as_of AS timestamptz))
         )
+        OR (c.payments > 1 AND NOT c.is_chain)
 )
 
 SELECT

@@ -28,7 +28,7 @@ WHERE
     AND p.end_at > CAST(:as_of AS timestamptz)
     AND NOT EXISTS (
         SELECT 1
-        FROM checked_payments AS other
+        FROM watched_payments AS other
         WHERE
             other.merchant_id = p.merchant_id
             AND other.subscription_id = p.subscription_id

@@ -16,7 +16,7 @@ SELECT
         'paid_at', o.paid_at, 'queued', q.queued_reason
     )),
     greatest(o.paid_at, o.updated_at) + greatest(interval '1 hour', m.grace)
-FROM checked_orders AS o
+FROM unawarded_orders AS o
 INNER JOIN checked_merchants AS m ON m.merchant_id = o.merchant_id
 LEFT JOIN loyalty_source.merchants AS sm ON sm.merchant_id = o.merchant_id
 INNER JOIN loyalty.program_periods AS p
@@ -34,9 +34,6 @@ CROSS JOIN LATERAL loyalty.order_verdict(
     sm.currency, p
 ) AS v
 WHERE
-    o.status IN ('paid', 'partially_refunded')
-    AND o.customer_id IS NOT NULL
-    AND o.account_id IS NULL
-    AND v.outcome = 'earning'
+    v.outcome = 'earning'
     AND v.target_points > 0
     AND q.dismissed_at IS NULL;

@@ -18,21 +18,25 @@ SELECT
     p.captured_at + greatest(interval '1 hour', m.grace)
 FROM (
     SELECT c.*
-    FROM checked_payments AS c
+    FROM odd_payments AS c
     WHERE c.customer_id IS NULL
     UNION ALL
     -- By itself, and not in an OR: there it would be asked for each payment.
     SELECT c.*
-    FROM checked_payments AS c
+    FROM odd_payments AS c
     WHERE
         CAST(:has_customers AS boolean)
         AND c.customer_id IS NOT NULL
-        AND c.plan_id IS NOT NULL
         AND NOT EXISTS (
             SELECT 1
             FROM loyalty_source.customers AS cu
             WHERE cu.merchant_id = c.merchant_id AND cu.customer_id = c.customer_id
         )
+    UNION ALL
+    SELECT c.*
+    FROM checked_payments AS c
+    INNER JOIN unknown_customers AS u ON u.merchant_id = c.merchant_id AND u.customer_id = c.customer_id
+    WHERE c.is_plain
 ) AS p
 INNER JOIN checked_merchants AS m ON m.merchant_id = p.merchant_id
 WHERE p.status IN ('captured', 'disputed') AND p.amount > p.refunded_amount AND p.plan_id IS NOT NULL;

@@ -14,24 +14,35 @@ SELECT
     coalesce(s.currency, s.plan_currency),
     jsonb_strip_nulls(jsonb_build_object(
         'subscription_id', s.subscription_id, 'customer_id', s.customer_id, 'plan_id', s.plan_id,
-        'subscription_status', s.status, 'period_end', s.end_at, 'paid_until', s.reaches_at
+        'subscription_status', s.status, 'period_end', s.end_at, 'paid_until', paid.reaches_at
     )),
-    s.captured_at + greatest(interval '15 minutes', m.grace)
+    paid.captured_at + greatest(interval '15 minutes', m.grace)
 FROM uncovered_subscriptions AS s
 INNER JOIN checked_merchants AS m ON m.merchant_id = s.merchant_id
+INNER JOIN (
+    -- Until when each is paid by periods that have begun; where a part was given back, for the rest of the period.
+    SELECT
+        p.merchant_id,
+        p.subscription_id,
+        max(
+            CASE
+                WHEN p.refunded_amount = 0 THEN p.end_at
+                ELSE p.start_at + (p.end_at - p.start_at) * CAST(1 - p.refunded_amount / p.amount AS double precision)
+            END
+        ) FILTER (WHERE p.start_at <= CAST(:as_of AS timestamptz)) AS reaches_at,
+        max(p.captured_at) AS captured_at,
+        bool_and(p.is_period_given) AS is_given
+    FROM watched_payments AS p
+    WHERE p.status = 'captured' AND p.amount > p.refunded_amount
+    GROUP BY p.merchant_id, p.subscription_id
+) AS paid ON paid.merchant_id = s.merchant_id AND paid.subscription_id = s.subscription_id
 WHERE
     (s.status IN ('active', 'past_due') OR (s.status = 'expired' AND s.cancelled_at IS NULL))
-    AND s.reaches_at > CAST(:as_of AS timestamptz)
-    AND s.reaches_at > s.end_at + CASE
-        WHEN s.is_given THEN interval '1 day'
+    AND paid.reaches_at > CAST(:as_of AS timestamptz)
+    AND paid.reaches_at > s.end_at + CASE
+        WHEN paid.is_given THEN interval '1 day'
         ELSE greatest(interval '1 day', s.lasts / 10)
     END
-    -- Not another subscription's payment, which has the same hash.
-    AND EXISTS (
-        SELECT 1
-        FROM checked_payments AS p
-        WHERE p.merchant_id = s.merchant_id AND p.subscription_id = s.subscription_id AND p.end_at >= s.reaches_at
-    )
 UNION ALL
 SELECT
     p.merchant_id,

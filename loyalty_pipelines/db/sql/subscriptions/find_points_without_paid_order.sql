@@ -9,17 +9,14 @@ SELECT
     'order',
     o.order_id,
     CASE WHEN q.queued_reason IS NULL THEN 'A' ELSE 'H' END,
-    (o.in_force_points - o.waived_points) * m.point_value_amount,
+    o.points * m.point_value_amount,
     m.currency,
     jsonb_strip_nulls(jsonb_build_object(
         'order_id', o.order_id, 'customer_id', o.customer_id, 'status', o.status,
-        'points', o.in_force_points - o.waived_points, 'account_id', o.account_id, 'queued', q.queued_reason
+        'points', o.points, 'account_id', o.account_id, 'queued', q.queued_reason
     )),
     o.updated_at + greatest(interval '1 hour', m.grace)
-FROM checked_orders AS o
+FROM unpaid_orders AS o
 INNER JOIN checked_merchants AS m ON m.merchant_id = o.merchant_id
 LEFT JOIN loyalty.award_problems AS q ON q.merchant_id = o.merchant_id AND q.order_id = o.order_id
-WHERE
-    o.status IN ('pending', 'refunded', 'cancelled', 'failed')
-    AND o.in_force_points > o.waived_points
-    AND q.dismissed_at IS NULL;
+WHERE q.dismissed_at IS NULL;

@@ -17,7 +17,7 @@ SELECT DISTINCT ON (o.merchant_id, o.order_id)
         'expected_amount', points.redeemed * value.amount
     )),
     greatest(o.paid_at, o.updated_at) + greatest(interval '1 hour', m.grace)
-FROM checked_orders AS o
+FROM odd_orders AS o
 INNER JOIN checked_merchants AS m ON m.merchant_id = o.merchant_id
 LEFT JOIN loyalty.program_periods AS p
     ON

@@ -43,7 +43,7 @@ FROM (
         o.currency,
         o.source_status,
         o.updated_at
-    FROM checked_orders AS o
+    FROM odd_orders AS o
     WHERE o.status = 'unrecognized'
 ) AS u
 INNER JOIN checked_merchants AS m ON m.merchant_id = u.merchant_id;

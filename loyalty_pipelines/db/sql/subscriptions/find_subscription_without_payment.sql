@@ -30,7 +30,7 @@ WHERE
     AND coalesce(s.amount, s.plan_amount, 1) > 0
     AND NOT EXISTS (
         SELECT 1
-        FROM checked_payments AS p
+        FROM watched_payments AS p
         WHERE
             p.merchant_id = s.merchant_id
             AND p.subscription_id = s.subscription_id

@@ -28,7 +28,7 @@ FROM (
         ON s.merchant_id = c.merchant_id AND s.customer_id = c.customer_id AND s.plan_id = c.plan_id
     LEFT JOIN checked_plans AS pl ON pl.merchant_id = c.merchant_id AND pl.plan_id = c.plan_id
     WHERE
-        c.subscription_id IS NULL
+        c.subscription_key IS NULL
         AND c.plan_id IS NOT NULL
         AND s.status <> 'incomplete'
         AND c.end_at > least(s.created_at, s.start_at)

@@ -1,6 +1,6 @@
--- The orders that the ledger or a redemption may differ from, or whose status the mapping does not know. Gone at the end
--- of the transaction. Reads the shop's orders and their points once, in parallel.
-CREATE TEMPORARY TABLE checked_orders ON COMMIT DROP AS
+-- Orders on which points were redeemed, here or in the ledger, and those whose status the mapping does not know. Gone at
+-- the end of the transaction. Reads the shop's orders twice, in parallel.
+CREATE TEMPORARY TABLE odd_orders ON COMMIT DROP AS
 SELECT
     o.merchant_id,
     o.order_id,
@@ -15,17 +15,11 @@ SELECT
     END AS points_discount_amount,
     o.paid_at,
     coalesce(o.updated_at, o.paid_at, '-infinity') AS updated_at,
-    op.account_id,
-    op.in_force_points,
-    op.waived_points,
     h.points AS held_points
 FROM source_orders AS o
-LEFT JOIN loyalty.order_points AS op ON op.merchant_id = o.merchant_id AND op.order_id = o.order_id
 LEFT JOIN loyalty.holds AS h ON h.merchant_id = o.merchant_id AND h.order_id = o.order_id AND h.status = 'captured'
 WHERE
     o.status = 'unrecognized'
-    OR (o.status IN ('paid', 'partially_refunded') AND o.customer_id IS NOT NULL AND op.order_id IS NULL)
-    OR (o.status IN ('pending', 'refunded', 'cancelled', 'failed') AND op.in_force_points > op.waived_points)
     OR o.points_redeemed > 0
     OR o.points_discount_amount > 0
     OR h.points IS NOT NULL;
