@@ -22,8 +22,8 @@ SUMMARY = load("demo/summary")
 PLANS = load("demo/plans")
 SUBSCRIPTIONS = [load(f"demo/{name}") for name in ("subscriptions", "payments", "mismatches")]
 PLAN_ORDERS = load("demo/plan_orders")
-# What the comparison finds in six of the demo's subscriptions, one each: demo/mismatches makes them. The one that was made
-# twice is found twice, because nobody paid for it.
+# What the comparison finds in six of the demo's subscriptions, one each; demo/mismatches makes them. The one that was
+# made twice is found twice, because nobody paid for it.
 MISMATCHES = (
     "paid_without_subscription",
     "subscription_without_payment",

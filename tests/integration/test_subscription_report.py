@@ -19,7 +19,7 @@ from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.engine import reading
 from loyalty_pipelines.db.subscription_report import lease_mail, report_subscriptions
 from loyalty_pipelines.definitions import defs
-from loyalty_pipelines.domain.findings import amounts_by_currency
+from loyalty_pipelines.domain.money import amounts_by_currency
 from loyalty_pipelines.domain.source_mapping import NoMappingError
 from loyalty_pipelines.domain.subscription_report import AGES, SubscriptionReport, ages_together, trend_together
 from loyalty_pipelines.domain.subscriptions import BY_CODE, SUBJECT
@@ -317,7 +317,7 @@ def test_nobody_is_mailed_where_no_address_is_set_and_a_wrong_one_is_said(
     instance: dg.DagsterInstance, mta: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOYALTY_ALERT_EMAIL_TO", "nobody")
-    assert "Address 1 of LOYALTY_ALERT_EMAIL_TO is none" in write(instance)["mail"].value
+    assert "Entry 1 of LOYALTY_ALERT_EMAIL_TO is no e-mail address" in write(instance)["mail"].value
     monkeypatch.delenv("LOYALTY_ALERT_EMAIL_TO")
     assert write(instance)["mail"].value == "not sent: LOYALTY_ALERT_EMAIL_TO is not set"
     assert mta.mails == []
