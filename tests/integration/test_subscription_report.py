@@ -181,7 +181,7 @@ def test_a_run_has_a_page_that_stands_alone_a_document_and_a_file_per_class(wron
 def test_the_page_says_what_each_class_means_and_where_its_runbook_is(wrong: Shop) -> None:
     report = reported(wrong)
     page = files(report)["subscriptions.html"]
-    assert "No order and no period of a subscription was paid twice." in page
+    assert "Expected: No order and no period of a subscription was paid twice." in page
     assert "docs/runbooks/subscriptions.md#captured_twice" in page and "<a href" not in page
     linked = files(report, links=Links(docs="https://docs.example.com"))["subscriptions.html"]
     assert '<a href="https://docs.example.com/docs/runbooks/subscriptions.md#captured_twice">runbook</a>' in linked
