@@ -83,10 +83,8 @@ def _print_mismatches(result: "DemoResult") -> None:
         ],
         numbers=("findings", "at risk"),
     )
-    say(
-        f"Payments and subscriptions: {money_text(result.money_at_risk)} at risk. A can be put right automatically, P "
-        "after a person's approval, H by a person only; an object that two findings are about counts once."
-    )
+    say(f"Payments and subscriptions: {money_text(result.money_at_risk)} at risk; what is found twice counts once.")
+    say("Policy A is put right automatically, where that is on, P after a person's approval, H by a person only.")
     say("'loyalty subscriptions findings' lists them, 'loyalty subscriptions plan' says what would put them right, and")
     say("'loyalty subscriptions apply --dry-run' tries the automatic fixes without writing anything.")
 
