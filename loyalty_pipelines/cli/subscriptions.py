@@ -186,8 +186,8 @@ def _show_finding(conn: "Connection", number: int, *, as_json: bool) -> None:
     held = fix_plans.held(conn, [other.finding_id for other in same])
     meaning = BY_CODE[one.class_name].meaning if one.class_name in BY_CODE else None
     if as_json:
-        print_json({"finding": one, "expected": meaning, "plans": plans, "of_the_same_object": others,
-                    "fixed_before": sorted(held)})  # fmt: skip
+        document = {"finding": one, "expected": meaning, "plans": plans, "of_the_same_object": others}
+        print_json({**document, "fixed_before": sorted(held)})
         return
     say(f"Finding {number}: {one.class_name} of {one.object_type} {one.object_id} at {one.merchant_id}")
     for name, value in (

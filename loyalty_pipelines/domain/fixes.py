@@ -61,7 +61,11 @@ def fix_of(target: FixTarget, means: Means, now: datetime) -> Fix | PlanRefusal:
 
 def missing_actions(means: Means) -> Mapping[str, str]:
     """Return the classes that no plan can be made for as things are, with the action that the mapping lacks."""
-    return {name: action for name, action in ACTIONS.items() if action not in means.actions}
+    lacking = {name: action for name, action in ACTIONS.items() if action not in means.actions}
+    if UPDATE in means.actions:
+        # Those whose subscription is there, and incomplete, can be put right all the same.
+        lacking.pop("paid_without_subscription", None)
+    return lacking
 
 
 def _require(means: Means, action: str, otherwise: str) -> None:

@@ -20,7 +20,7 @@ from loyalty_pipelines.db.engine import reading
 from loyalty_pipelines.db.subscription_report import lease_mail, report_subscriptions
 from loyalty_pipelines.definitions import defs
 from loyalty_pipelines.domain.alert_messages import Links
-from loyalty_pipelines.domain.fix_plans import FixTarget, PlanRefusal
+from loyalty_pipelines.domain.fix_plans import UPDATE, FixTarget, PlanRefusal
 from loyalty_pipelines.domain.fixes import ACTIONS, FIXES, Means, fix_of, missing_actions
 from loyalty_pipelines.domain.money import amounts_by_currency
 from loyalty_pipelines.domain.source_mapping import NoMappingError
@@ -224,6 +224,8 @@ def test_every_class_that_has_fixes_says_which_entry_of_the_mapping_they_need() 
     nothing = Means(actions=(), statuses=(), columns=())
     assert set(FIXES) - set(missing_actions(nothing)) == {"paid_order_without_points", "points_without_paid_order"}
     assert missing_actions(Means(actions=set(ACTIONS.values()), statuses=(), columns=())) == {}
+    updating = missing_actions(Means(actions={UPDATE}, statuses=(), columns=()))
+    assert set(updating) == {"captured_twice", "charged_after_cancel", "amount_differs", "pending_too_long"}
     now = datetime.now(UTC)
     evidence = {
         "subscription_id": "s",

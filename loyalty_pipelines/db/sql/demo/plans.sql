@@ -1,5 +1,5 @@
--- Two yearly plans of each of the demo's first :merchants merchants, of which a customer has one. Yearly, so that a demo that
--- is looked at again after months has no renewals that nobody paid. Safe to repeat.
+-- Two yearly plans of each of the demo's first :merchants merchants, of which a customer has one. Yearly, so that a demo
+-- that is looked at again after months has no renewals that nobody paid. Safe to repeat.
 INSERT INTO sample_shop.plans (merchant_id, id, name, price, currency, billing_interval)
 SELECT
     m.id,
