@@ -3,8 +3,9 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -14,7 +15,11 @@ from loyalty_pipelines.db.award_checks import waiting_orders
 from loyalty_pipelines.db.engine import connect
 from loyalty_pipelines.db.expiry_run import expire_merchants
 from loyalty_pipelines.db.migrate import upgrade
+from loyalty_pipelines.db.subscription_report import report_subscriptions
 from loyalty_pipelines.domain.errors import LoyaltyError
+from loyalty_pipelines.domain.subscription_report import ClassLine, classes_together
+from loyalty_pipelines.domain.subscriptions import BY_CODE
+from loyalty_pipelines.platform_time import platform_timezone
 from loyalty_pipelines.processes import (
     dagster_environment,
     dagster_running,
@@ -42,11 +47,19 @@ class DemoNightError(LoyaltyError):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What the demo did; `checks` is name and result, times are in seconds."""
+    """What the demo did; `checks` is name and result, times are in seconds.
+
+    `checks_of_mismatches`: the checks that are to find what the demo has put there. `mismatches`: what the comparison
+    of payments and subscriptions found; `money_at_risk`: by currency.
+    """
 
     merchants: Sequence[demo.DemoMerchant]
     checks: dict[str, bool]
+    checks_of_mismatches: Sequence[str]
+    mismatches: Sequence[ClassLine]
+    money_at_risk: Mapping[str, Decimal]
     orders_added: int
+    subscriptions_added: int
     orders_paid_late: int
     orders_cancelled: int
     orders_refunded: int
@@ -56,6 +69,11 @@ class DemoResult:
     mails_sent: int
     mails_to: str | None
     total_seconds: float
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether no check failed but those that the demo's own mismatches fail."""
+        return all(passed or name in self.checks_of_mismatches for name, passed in self.checks.items())
 
 
 def run_demo(
@@ -82,8 +100,10 @@ def run_demo(
     upgrade(engine)
     with engine.begin() as conn:
         demo.prepare(conn, merchants=merchants, is_allowed=into_named_database or not named)
+        sold = demo.add_subscriptions(conn, merchants=merchants)
         added = demo.add_orders(conn, orders=orders, merchants=merchants)
-    say(f"Made a shop with {merchants} merchants and added {added:,} orders to it.")
+    also = f", and {sold:,} subscriptions with theirs" if sold else ""
+    say(f"Made a shop with {merchants} merchants and added {added:,} orders to it{also}.")
     log = Path(environment["DAGSTER_HOME"]) / "demo.log"
     say("Starting Dagster headless. Its sensor looks for paid orders every 5 seconds.")
     with dagster_running("dagster-daemon", ["run"], environment=environment, log=log) as daemon:
@@ -101,14 +121,20 @@ def run_demo(
         with engine.connect() as conn:
             rows = demo.summary(conn)
         say("Proving that every balance is the sum of its entries, and every order has its points, once.")
+        say("Comparing payments with subscriptions, of which some are wrong, so that there is something to find.")
         checks = _prove_and_check([one.merchant_id for one in rows])
     with engine.connect() as conn:
         _, sent = demo.mails(conn)
+    report = report_subscriptions(engine, timezone=platform_timezone())
     engine.dispose()
     return DemoResult(
         merchants=rows,
         checks=checks,
+        checks_of_mismatches=[BY_CODE[code].sentence for code in demo.MISMATCHES],
+        mismatches=[one for one in classes_together(report.classes) if one.findings],
+        money_at_risk=report.money,
         orders_added=added,
+        subscriptions_added=sold,
         orders_paid_late=late,
         orders_cancelled=cancelled,
         orders_refunded=refunded,

@@ -245,7 +245,7 @@ def subscription_report(
         try:
             store = report_files.store()
             report = report_subscriptions(engine, config.merchant, timezone=platform_timezone())
-            files = subscription_files(report, run_id=run_id)
+            files = subscription_files(report, links=alerter.settings().links, run_id=run_id)
             written = store.write(REPORT, files, on=report.days[-1], run_id=run_id, is_latest=is_for_all)
         except (ReportNotWrittenError, ReportsUrlError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
@@ -262,12 +262,8 @@ def subscription_report(
 
 
 def _report_metadata(report: "SubscriptionReport") -> "Metadata":
-    from loyalty_pipelines.domain.subscription_report import (
-        ages_together,
-        classes_together,
-        money_text,
-        trend_together,
-    )
+    from loyalty_pipelines.domain.money import money_text
+    from loyalty_pipelines.domain.subscription_report import ages_together, classes_together, trend_together
 
     return {
         **{

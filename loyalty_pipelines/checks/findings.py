@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from loyalty_pipelines.checks.tables import SHOWN, table
-from loyalty_pipelines.domain.findings import amounts_by_currency
+from loyalty_pipelines.domain.money import amounts_by_currency
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -1,5 +1,6 @@
 """`loyalty subscriptions plan | approve | apply | undo | history`: what would put findings right, and doing it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -86,12 +87,17 @@ def _print_planned(plans: Sequence["FixPlan"], refusals: Sequence["PlanRefusal"]
             ],
             numbers=("finding",),
         )
-    waiting = sum(one.policy == "P" and one.status == "planned" for one in plans)
-    automatic = sum(one.policy == "A" and one.status == "planned" for one in plans)
-    say(
-        f"{counted(automatic, 'plan')} for the next run, {waiting:,} to be approved, "
-        f"{len(plans) - automatic - waiting:,} otherwise, {counted(len(refusals), 'finding')} without a plan."
-    )
+    numbers = Counter(f"{one.policy} {one.status}" if one.status == "planned" else one.status for one in plans)
+    parts = [f"{counted(numbers['A planned'], 'plan')} for the next run", f"{numbers['P planned']:,} to be approved"]
+    parts += [f"{numbers[status]:,} {words}" for status, words in OTHER_STATUSES.items() if numbers[status]]
+    say(f"{', '.join(parts)}, {counted(len(refusals), 'finding')} without a plan.")
+
+
+OTHER_STATUSES = {
+    "approved": "approved for the next run",
+    "failed": "failed (approve it to have it tried again)",
+    "applied": "applied, and not compared since",
+}
 
 
 def _print_plans(plans: Sequence["FixPlan"]) -> None:
@@ -262,8 +268,9 @@ def _show_history(
     found = subscription_findings.of_object(
         conn, merchant_id=merchant, object_type=object_type, object_id=object_id, limit=limit
     )
+    held = fix_plans.held(conn, [one.finding_id for one in found])
     if as_json:
-        print_json({"plans": plans, "findings": found})
+        print_json({"plans": plans, "findings": found, "fixed_before": sorted(held)})
         return
     if not plans and not found:
         say("No history.")
@@ -286,4 +293,4 @@ def _show_history(
             numbers=("plan",),
         )
     if found:
-        print_findings(found)
+        print_findings(found, held=held)

@@ -190,6 +190,7 @@ def subscriptions(merchant: str | None, as_json: bool, to: str | None) -> None:
     What somebody has accepted is left out. It is as fresh as the last comparison ('loyalty subscriptions check').
     """
     from loyalty_pipelines.db.subscription_report import report_subscriptions
+    from loyalty_pipelines.domain.alert_settings import alert_settings
     from loyalty_pipelines.domain.subscription_report import REPORT
     from loyalty_pipelines.platform_time import platform_timezone
     from loyalty_pipelines.report_files.subscriptions import report_document, subscription_files
@@ -203,30 +204,32 @@ def subscriptions(merchant: str | None, as_json: bool, to: str | None) -> None:
         print_json(report_document(report))
     elif store is not None:
         run_id = str(uuid.uuid4())
-        _write(store, REPORT, report, subscription_files(report, run_id=run_id), run_id=run_id)
+        links = alert_settings(os.environ).links
+        _write(store, REPORT, report, subscription_files(report, links=links, run_id=run_id), run_id=run_id)
     else:
         _print_subscriptions(report)
     _end({one.merchant_id: one.failure for one in report.merchants if one.failure})
 
 
 def _print_subscriptions(report: "SubscriptionReport") -> None:
-    from loyalty_pipelines.domain.subscription_report import ages_together, classes_together, money_text
+    from loyalty_pipelines.domain.money import amount_text, money_text
+    from loyalty_pipelines.domain.subscription_report import ages_together, classes_together
 
     classes = [one for one in classes_together(report.classes) if one.findings]
     if classes:
         print_table(
-            ("class", "severity", "policy", "findings", "new", "at risk", "currency", "since"),
+            ("class", "severity", "policy", "findings", "new", "at risk", "since"),
             [
-                (one.class_name, one.severity, one.policy, one.findings, one.new_findings, one.amount,
-                 one.currency or "unknown", one.first_seen_at)
+                (one.class_name, one.severity, one.policy, one.findings, one.new_findings,
+                 amount_text(one.amount, one.currency), one.first_seen_at)
                 for one in classes
             ],
             numbers=("findings", "new", "at risk"),
         )  # fmt: skip
         print_table(
-            ("age", "findings", "at risk", "currency"),
+            ("age", "findings", "at risk"),
             [
-                (one.label, one.findings, one.amount, one.currency or "unknown")
+                (one.label, one.findings, amount_text(one.amount, one.currency))
                 for one in ages_together(report.ages)
                 if one.findings
             ],
@@ -243,6 +246,8 @@ def _print_subscriptions(report: "SubscriptionReport") -> None:
         f"{money_text(report.money).capitalize() if not report.money else money_text(report.money)} at risk: "
         f"{counted(report.open_findings, 'open finding')}, {report.new_findings:,} new since yesterday."
     )
+    for line in report.without_plans:
+        say(line)
 
 
 def _require_one(as_json: bool, as_csv: bool, to: str | None) -> None:

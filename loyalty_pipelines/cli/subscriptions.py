@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -59,8 +59,7 @@ def check(full: bool, merchant: str | None, as_of: datetime | None, as_json: boo
 
 
 def _print_comparison(done: Sequence["MerchantComparison"]) -> None:
-    from loyalty_pipelines.domain.money import total_money
-    from loyalty_pipelines.domain.subscription_report import money_text
+    from loyalty_pipelines.domain.money import money_text, total_money
 
     wrong = [one for one in done if one.findings]
     if wrong:
@@ -113,6 +112,7 @@ def findings_(
 ) -> None:
     """List what is wrong, the costliest first."""
     from loyalty_pipelines.db import findings as db
+    from loyalty_pipelines.db import fix_plans
     from loyalty_pipelines.db.engine import reading
     from loyalty_pipelines.domain.subscriptions import SUBJECT, require_class
 
@@ -131,19 +131,20 @@ def findings_(
             is_closed_too=is_all,
             limit=limit + 1,
         )
+        held = fix_plans.held(conn, [one.finding_id for one in found[:limit]])
     if as_json:
-        print_json({"findings": found[:limit], "is_more": len(found) > limit})
+        print_json({"findings": found[:limit], "is_more": len(found) > limit, "fixed_before": sorted(held)})
         return
     if not found:
         say("No findings.")
         return
-    print_findings(found[:limit])
+    print_findings(found[:limit], held=held)
     if len(found) > limit:
         say("There are more; --limit shows them.")
 
 
-def print_findings(found: Sequence["Finding"]) -> None:
-    """Print findings as a table; closed and accepted ones say so."""
+def print_findings(found: Sequence["Finding"], *, held: Collection[int]) -> None:
+    """Print findings as a table; closed and accepted ones say so, and those that only an earlier fix `held`."""
     print_table(
         ("number", "merchant", "class", "policy", "object", "at risk", "since", "age", "seen", "is"),
         [
@@ -151,7 +152,7 @@ def print_findings(found: Sequence["Finding"]) -> None:
                 str(one.finding_id),
                 one.merchant_id,
                 one.class_name,
-                one.policy,
+                FIXED_BEFORE if one.finding_id in held else one.policy,
                 f"{one.object_type} {one.object_id}",
                 money(one.amount_at_risk, one.currency),
                 one.first_seen_at,
@@ -182,15 +183,17 @@ def _show_finding(conn: "Connection", number: int, *, as_json: bool) -> None:
         conn, merchant_id=one.merchant_id, object_type=one.object_type, object_id=one.object_id
     )
     others = [other for other in same if other.finding_id != number]
+    held = fix_plans.held(conn, [other.finding_id for other in same])
     meaning = BY_CODE[one.class_name].meaning if one.class_name in BY_CODE else None
     if as_json:
-        print_json({"finding": one, "expected": meaning, "plans": plans, "of_the_same_object": others})
+        document = {"finding": one, "expected": meaning, "plans": plans, "of_the_same_object": others}
+        print_json({**document, "fixed_before": sorted(held)})
         return
     say(f"Finding {number}: {one.class_name} of {one.object_type} {one.object_id} at {one.merchant_id}")
     for name, value in (
         ("expected", meaning),
         ("severity", one.severity),
-        ("policy", POLICIES.get(one.policy or "")),
+        ("policy", POLICIES.get(FIXED_BEFORE if number in held else one.policy or "")),
         ("at risk", money(one.amount_at_risk, one.currency)),
         ("since", one.first_seen_at),
         ("last seen", f"{shown(one.last_seen_at)}, {counted(one.times_seen, 'time')}"),
@@ -206,7 +209,7 @@ def _show_finding(conn: "Connection", number: int, *, as_json: bool) -> None:
         say(f"  plan {plan.plan_id} (policy {plan.policy}) is {plan.status}: {plan.explanation}")
     if others:
         say("What else was found of it:")
-        print_findings(others)
+        print_findings(others, held=held)
 
 
 def _readable(value: object) -> object:
@@ -220,10 +223,13 @@ def _readable(value: object) -> object:
 
 # As PostgreSQL writes a timestamptz into jsonb, in a session whose time zone is UTC.
 INSTANT_IN_JSON = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00")
+# A, if it had not been: see the rule in domain/fix_plans.py.
+FIXED_BEFORE = "P (fixed before)"
 POLICIES = {
     "A": "A: 'loyalty subscriptions apply' fixes it, or fix_subscriptions_schedule if it is on",
     "P": "P: a person approves its plan",
     "H": "H: a person decides",
+    FIXED_BEFORE: "P: a person approves its plan, because it was fixed in the last week, or a fix was undone",
 }
 
 
@@ -323,8 +329,10 @@ def _print_settings(found: "SubscriptionSettings") -> None:
 
 
 def money(amount: Decimal, currency: str | None) -> str:
-    """Return an amount with its currency."""
-    return f"{shown(amount)} {currency or ''}".strip()
+    """Return an amount with its currency, as reports and mails have it."""
+    from loyalty_pipelines.domain.money import amount_text
+
+    return amount_text(amount, currency)
 
 
 def require_known(conn: "Connection", merchant: str | None) -> None:

@@ -120,13 +120,24 @@ def open_targets(
     conn: Connection, merchant_ids: Sequence[str] | None, finding_ids: Sequence[int] | None = None
 ) -> Sequence[FixTarget]:
     """Return open findings with the columns of the subscriptions that they name."""
+    return with_subscriptions(conn, _targets(conn, merchant_ids, finding_ids))
+
+
+def held(conn: Connection, finding_ids: Sequence[int]) -> set[int]:
+    """Return those of the findings that are automatic, but for an earlier fix: a person approves their next plan."""
+    return {one.finding_id for one in _targets(conn, None, finding_ids) if one.is_held}
+
+
+def _targets(
+    conn: Connection, merchant_ids: Sequence[str] | None, finding_ids: Sequence[int] | None
+) -> Sequence[FixTarget]:
     values = {
         "subject": SUBJECT,
         "merchant_ids": _array(merchant_ids),
         "finding_ids": _array(finding_ids),
         "not_again_within": NOT_AGAIN_WITHIN,
     }
-    return with_subscriptions(conn, [_target(row) for row in conn.execute(TARGETS, values).mappings()])
+    return [_target(row) for row in conn.execute(TARGETS, values).mappings()]
 
 
 def with_subscriptions(conn: Connection, targets: Sequence[FixTarget]) -> Sequence[FixTarget]:

@@ -11,9 +11,9 @@ from loyalty_pipelines.db import findings, integrity, integrity_repairs, merchan
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss, reading, with_retries
 from loyalty_pipelines.db.proof_run import alone, by_merchant, groups
-from loyalty_pipelines.domain.findings import amounts_by_currency
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, JOB, SUBJECT, MerchantProof
 from loyalty_pipelines.domain.integrity_repairs import Repair, RepairPlan
+from loyalty_pipelines.domain.money import amounts_by_currency
 
 
 def prove(

@@ -8,9 +8,11 @@ from sqlalchemy import Connection, Engine
 
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.engine import reading, with_retries
-from loyalty_pipelines.db.sources import require_shop
+from loyalty_pipelines.db.fix_plans import means_of
+from loyalty_pipelines.db.sources import require_mapping
 from loyalty_pipelines.db.statements import load
 from loyalty_pipelines.db.subscriptions import now
+from loyalty_pipelines.domain.fixes import missing_actions
 from loyalty_pipelines.domain.subscription_report import (
     DAYS,
     MAX_FINDINGS,
@@ -45,7 +47,7 @@ def report_subscriptions(engine: Engine, merchant_id: str | None = None, *, time
 
 def report(conn: Connection, merchant_id: str | None, *, timezone: ZoneInfo) -> SubscriptionReport:
     """Return the report of a merchant or of all, as of the transaction; raise `NoMappingError`."""
-    require_shop(conn)
+    mapping = require_mapping(conn)
     as_of = now(conn)
     days = _days(as_of, timezone)
     values = {"subject": SUBJECT, "merchant_id": merchant_id}
@@ -80,6 +82,7 @@ def report(conn: Connection, merchant_id: str | None, *, timezone: ZoneInfo) -> 
             for row in conn.execute(TREND, {**values, "since": instants[0], "instants": instants})
         ],
         fixes=[RecentFix(**row) for row in conn.execute(FIXES, {**values, "row_limit": MAX_FIXES}).mappings()],
+        missing_actions=missing_actions(means_of(mapping)),
         findings=findings.findings(conn, subject=SUBJECT, merchant_id=merchant_id, limit=MAX_FINDINGS),
     )
 

@@ -12,7 +12,7 @@ from loyalty_pipelines.db import findings, merchant_jobs, sources, subscriptions
 from loyalty_pipelines.db.drain import short_text
 from loyalty_pipelines.db.engine import is_connection_loss, is_transient, reading, with_retries
 from loyalty_pipelines.db.proof_run import alone, by_merchant, groups
-from loyalty_pipelines.domain.findings import amounts_by_currency
+from loyalty_pipelines.domain.money import amounts_by_currency
 from loyalty_pipelines.domain.source_mapping import SourceMapping
 from loyalty_pipelines.domain.subscriptions import (
     CHECK_FAILED,

@@ -139,7 +139,8 @@ def _recipients(environment: Mapping[str, str], problems: list[str]) -> tuple[Ma
             found.append(recipient)
         else:
             problems.append(
-                f"Address {number} of {EMAIL_VARIABLE} is none: expected addresses with commas between them."
+                f"Entry {number} of {EMAIL_VARIABLE} is no e-mail address, and gets nothing: expected addresses like "
+                "ops@example.com with commas between them. Correct it, then try 'loyalty alerts test'."
             )
     return tuple(found)
 

@@ -1,16 +1,12 @@
 """What a proof found wrong: a row that opens when it is seen, and closes when it is gone."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from loyalty_pipelines.domain.errors import LoyaltyError
-
-# Of a merchant that the shop does not list, at least not now.
-UNKNOWN_CURRENCY = "of unknown currency"
 
 
 class NoSuchFindingError(LoyaltyError):
@@ -78,12 +74,3 @@ class AtRisk:
     currency: str | None
     points: int
     amount: Decimal
-
-
-def amounts_by_currency(amounts: Iterable[tuple[str | None, Decimal]]) -> Mapping[str, Decimal]:
-    """Return the sum per currency, by name: amounts of two currencies are never added."""
-    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for currency, amount in amounts:
-        if currency is not None or amount:
-            sums[currency or UNKNOWN_CURRENCY] += amount
-    return dict(sorted(sums.items()))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from loyalty_pipelines.domain.findings import amounts_by_currency
+from loyalty_pipelines.domain.money import amounts_by_currency, money_text
 
 CREATE, UPDATE, REFUND = "create_subscription", "update_subscription", "refund_payment"
 ASK, AWARD = "ask_payment", "award_order"
@@ -54,8 +54,12 @@ class FixTarget:
     @property
     def plan_policy(self) -> str:
         """Return A or P; what came back is for a person to approve. Asking again changes nothing, so it may repeat."""
-        is_held = self.is_repeated and self.class_name != "pending_too_long"
-        return "A" if self.policy == "A" and not is_held else "P"
+        return "A" if self.policy == "A" and not self.is_held else "P"
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether a person has to approve what would be automatic, had it not been fixed before."""
+        return self.policy == "A" and self.is_repeated and self.class_name != "pending_too_long"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,9 +213,8 @@ class MerchantFixes:
         if self.stopped_by == "report_only":
             return f"{self.merchant_id} is report only: nothing was planned, nothing was changed."
         verb = "would be applied" if self.is_dry_run else "applied"
-        money = ", ".join(f"{amount} {currency}" for currency, amount in self.money.items())
         fixes = "1 fix" if self.applied == 1 else f"{self.applied:,} fixes"
-        parts = [f"{fixes} {verb}" + (f" ({money})" if money else "")]
+        parts = [f"{fixes} {verb}" + (f" ({money_text(self.money)})" if self.money else "")]
         parts += [
             f"{number:,} {what}"
             for number, what in (
@@ -245,7 +248,7 @@ class MerchantFixes:
             "failed": self.failed,
             "left for later": self.skipped,
             "waiting for approval": self.waiting,
-            "money": ", ".join(f"{amount} {currency}" for currency, amount in self.money.items()) or "0",
+            "money": money_text(self.money),
             "stopped by": self.stopped_by or "-",
             "summary": self.sentence,
         }

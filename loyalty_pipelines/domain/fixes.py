@@ -18,6 +18,7 @@ from loyalty_pipelines.domain.fix_plans import (
     PlanRefusal,
     instant,
 )
+from loyalty_pipelines.domain.money import amount_text
 
 # What an update says besides, where the shop has a column for it.
 OPTIONAL = ("cancelled_at", "current_period_start")
@@ -58,6 +59,15 @@ def fix_of(target: FixTarget, means: Means, now: datetime) -> Fix | PlanRefusal:
         )
 
 
+def missing_actions(means: Means) -> Mapping[str, str]:
+    """Return the classes that no plan can be made for as things are, with the action that the mapping lacks."""
+    lacking = {name: action for name, action in ACTIONS.items() if action not in means.actions}
+    if UPDATE in means.actions:
+        # Those whose subscription is there, and incomplete, can be put right all the same.
+        lacking.pop("paid_without_subscription", None)
+    return lacking
+
+
 def _require(means: Means, action: str, otherwise: str) -> None:
     if action not in means.actions:
         raise _RefusedError(f"the mapping has no fixes.{action}: set it, or {otherwise}")
@@ -94,7 +104,7 @@ def _paid_without_subscription(target: FixTarget, means: Means, now: datetime) -
         lasts = (ends - start).total_seconds()
         period = {"current_period_start": AT_APPLYING, "current_period_end": f"{AT_APPLYING} + {lasts:.6f} seconds"}
     period = {name: value for name, value in period.items() if value is not None}
-    paid = f"payment {target.object_id} paid {_amount(target, 'amount')} {target.currency or ''}".rstrip()
+    paid = f"payment {target.object_id} paid {amount_text(_amount(target, 'amount'), target.currency)}"
     when = "from the time of applying" if AT_APPLYING in period.values() else f"from {start:%Y-%m-%d %H:%M} UTC"
     if target.evidence.get("subscription_status") == "incomplete":
         return _update(target, means, {"status": "active", **period}, f"{paid}: it becomes active, {when}")
@@ -217,7 +227,7 @@ def _refund(target: FixTarget, means: Means, _now: datetime) -> Fix:
         inverse={"action": REFUND, "after": before},
         amount=amount,
         currency=target.currency,
-        explanation=f"Payment {target.object_id}: {amount:f} {target.currency or ''} are refunded, "
+        explanation=f"Payment {target.object_id}: {amount_text(amount, target.currency)} are refunded, "
         f"{REFUND_REASONS[target.class_name]}.",
     )
 
@@ -254,6 +264,20 @@ REFUND_REASONS = {
     "captured_twice": "because it was captured twice",
     "charged_after_cancel": "because it was captured after the subscription was cancelled",
     "amount_differs": "because more was captured than was due",
+}
+# What the mapping has to allow for any fix of the class; the points are the product's own.
+ACTIONS: Mapping[str, str] = {
+    "paid_without_subscription": CREATE,
+    "subscription_without_payment": UPDATE,
+    "duplicate_same_plan": UPDATE,
+    "refunded_but_active": UPDATE,
+    "disputed_but_active": UPDATE,
+    "partly_refunded": UPDATE,
+    "period_gap": UPDATE,
+    "captured_twice": REFUND,
+    "charged_after_cancel": REFUND,
+    "amount_differs": REFUND,
+    "pending_too_long": ASK,
 }
 FIXES: Mapping[str, Callable[[FixTarget, Means, datetime], Fix]] = {
     "paid_without_subscription": _paid_without_subscription,

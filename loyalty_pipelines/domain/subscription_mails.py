@@ -3,13 +3,12 @@
 from hashlib import sha256
 
 from loyalty_pipelines.domain.alert_messages import Links, Message, span
-from loyalty_pipelines.domain.money import rounded
+from loyalty_pipelines.domain.money import amount_text, money_text
 from loyalty_pipelines.domain.subscription_report import (
     REPORT,
     ClassLine,
     SubscriptionReport,
     classes_together,
-    money_text,
 )
 
 ASSET_PAGE = f"/assets/loyalty/{REPORT}"
@@ -37,7 +36,7 @@ def summary_mail(report: SubscriptionReport, *, links: Links, place: str) -> Mes
     classes = [one for one in classes_together(report.classes) if one.findings or one.closed_findings]
     lines += [_class_text(one, report) for one in classes] or ["Nothing is open."]
     if classes:
-        lines += ["", POLICIES]
+        lines += ["", POLICIES, *report.without_plans]
     failed = [one.merchant_id for one in report.merchants if one.failure]
     if failed:
         more = f" and {len(failed) - MERCHANTS_NAMED} more" if len(failed) > MERCHANTS_NAMED else ""
@@ -61,7 +60,7 @@ def summary_mail(report: SubscriptionReport, *, links: Links, place: str) -> Mes
 def _class_text(one: ClassLine, report: SubscriptionReport) -> str:
     text = f"{one.class_name} ({one.severity}, policy {one.policy or '-'}): {_counted(one.findings, 'finding')}"
     if one.amount:
-        text += f", {rounded(one.amount, one.currency):,} {one.currency or 'of unknown currency'}"
+        text += f", {amount_text(one.amount, one.currency)}"
     text += f", {one.new_findings:,} new, {one.closed_findings:,} closed"
     return text + (f", oldest {span(report.as_of - one.first_seen_at)}" if one.first_seen_at else "")
 

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from loyalty_pipelines.domain.findings import Finding, amounts_by_currency
-from loyalty_pipelines.domain.money import rounded, total
+from loyalty_pipelines.domain.findings import Finding
+from loyalty_pipelines.domain.money import amounts_by_currency, currency_order, total
 from loyalty_pipelines.domain.subscriptions import BY_CODE, CHECK_FAILED, NOT_CHECKED
 
 REPORT = "subscription_report"
@@ -101,7 +101,8 @@ class RecentFix:
 class SubscriptionReport:
     """What is open and not accepted at the merchants; lines are per merchant, `days` all days of the trend.
 
-    `findings_left`: how many findings are in no file, because there are too many.
+    `findings_left`: how many findings are in no file, because there are too many. `missing_actions`: classes for which
+    no plan can be made, with the entry of the mapping's `fixes` that is missing.
     """
 
     as_of: datetime
@@ -112,6 +113,7 @@ class SubscriptionReport:
     trend: Sequence[TrendLine]
     fixes: Sequence[RecentFix]
     findings: Sequence[Finding]
+    missing_actions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def money(self) -> Mapping[str, Decimal]:
@@ -137,6 +139,20 @@ class SubscriptionReport:
     def findings_left(self) -> int:
         """Return how many findings are in no file."""
         return max(0, self.open_findings - len(self.findings))
+
+    @property
+    def without_plans(self) -> Sequence[str]:
+        """Return a sentence for each entry of `fixes` without which findings that are open can have no plan."""
+        classes: defaultdict[str, list[str]] = defaultdict(list)
+        for one in classes_together(self.classes):
+            action = self.missing_actions.get(one.class_name)
+            if action and one.findings and one.policy != "H" and one.class_name not in classes[action]:
+                classes[action].append(one.class_name)
+        return [
+            f"No plan can be made for {', '.join(names)}: the source mapping has no fixes.{action}. Add it, or put it "
+            "right by hand, as the runbook says."
+            for action, names in classes.items()
+        ]
 
     def by_merchant(self) -> Sequence["MerchantReport"]:
         """Return every merchant's part, the one with most findings first."""
@@ -188,11 +204,6 @@ def money_of(ages: Iterable[AgeLine]) -> Mapping[str, Decimal]:
     }
 
 
-def money_text(money: Mapping[str, Decimal]) -> str:
-    """Return amounts in words; amounts of two currencies are never added."""
-    return " and ".join(f"{rounded(amount, currency):,} {currency}" for currency, amount in money.items()) or "no money"
-
-
 def classes_together(lines: Iterable[ClassLine]) -> Sequence[ClassLine]:
     """Return the lines of all merchants together, in the order of the classes."""
     groups: defaultdict[tuple[str, str, str | None, str | None], list[ClassLine]] = defaultdict(list)
@@ -215,9 +226,9 @@ def classes_together(lines: Iterable[ClassLine]) -> Sequence[ClassLine]:
         for (name, severity, policy, currency), group in groups.items()
     ]
 
-    def rank(one: ClassLine) -> tuple[int, str, str, str]:
+    def rank(one: ClassLine) -> tuple[int, str, str, tuple[bool, str]]:
         place = order.index(one.class_name) if one.class_name in order else len(order)
-        return place, one.class_name, one.policy or "", one.currency or ""
+        return place, one.class_name, one.policy or "", currency_order(one.currency)
 
     return sorted(found, key=rank)
 
@@ -227,7 +238,7 @@ def ages_together(lines: Iterable[AgeLine]) -> Sequence[AgeLine]:
     groups: defaultdict[tuple[str | None, int], list[AgeLine]] = defaultdict(list)
     for one in lines:
         groups[one.currency, one.bucket].append(one)
-    currencies = sorted({currency for currency, _ in groups}, key=lambda one: one or "")
+    currencies = sorted({currency for currency, _ in groups}, key=currency_order)
     return [
         AgeLine(
             merchant_id=None,
@@ -246,7 +257,7 @@ def trend_together(lines: Iterable[TrendLine], days: Sequence[date]) -> Sequence
     groups: defaultdict[tuple[str | None, date], list[TrendLine]] = defaultdict(list)
     for one in lines:
         groups[one.currency, one.day_on].append(one)
-    currencies = sorted({currency for currency, _ in groups}, key=lambda one: one or "")
+    currencies = sorted({currency for currency, _ in groups}, key=currency_order)
     return [
         TrendLine(
             merchant_id=None,

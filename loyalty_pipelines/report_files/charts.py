@@ -46,7 +46,9 @@ def line_and_bars(
         above = [total + max(value, 0) for total, value in zip(above, values, strict=True)]
         below = [total + min(value, 0) for total, value in zip(below, values, strict=True)]
     right.axhline(0, color=INK, linewidth=0.8)
-    _dress(right, labels, bars_title, width=5)
+    # Half a finding is none.
+    is_whole = all(value.is_integer() for values in bars.values() for value in values)
+    _dress(right, labels, bars_title, width=5, is_whole=is_whole)
     if right.get_legend_handles_labels()[0]:
         right.legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False, fontsize=8, labelcolor=INK, handlelength=1
@@ -72,14 +74,14 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _dress(axes: Axes, labels: Sequence[str], title: str, *, width: float) -> None:
+def _dress(axes: Axes, labels: Sequence[str], title: str, *, width: float, is_whole: bool = False) -> None:
     # A currency is the shop's text: a dollar sign in it is no formula.
     axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
     step = max(1, -(-len(labels) // int(TICKS_PER_INCH * width)))
     # From the end, so that the present one has its label.
     places = list(range(len(labels) - 1, -1, -step))[::-1]
     axes.set_xticks(places, [labels[place] for place in places], fontsize=8, parse_math=False)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=is_whole))
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.tick_params(colors=INK, labelsize=8, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)

@@ -9,7 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from loyalty_pipelines.domain.findings import UNKNOWN_CURRENCY, Finding
+from loyalty_pipelines.domain.alert_messages import Links
+from loyalty_pipelines.domain.findings import Finding
+from loyalty_pipelines.domain.money import UNKNOWN_CURRENCY, amount_text, currency_order, money_text, rounded
 from loyalty_pipelines.domain.subscription_report import (
     AGES,
     AgeLine,
@@ -19,7 +21,6 @@ from loyalty_pipelines.domain.subscription_report import (
     TrendLine,
     ages_together,
     classes_together,
-    money_text,
     trend_together,
 )
 from loyalty_pipelines.domain.subscriptions import BY_CODE
@@ -33,6 +34,7 @@ MERCHANTS_DETAILED = 50
 CURRENCIES_SHOWN = 4
 FIXES_SHOWN = 100
 SCHEMA_VERSION = 1
+NO_LINKS = Links()
 
 FINDING_COLUMNS = ("merchant_id", "finding_id", "class_name", "severity", "policy", "object_type", "object_id",
                    "amount_at_risk", "currency", "points_difference", "first_seen_at", "last_seen_at", "age_hours",
@@ -49,14 +51,16 @@ class CurrencySection:
     ages_svg: Markup
 
 
-def subscription_files(report: SubscriptionReport, *, run_id: str | None = None) -> list[ReportFile]:
-    """Return the page, one CSV file per class, and the whole as JSON."""
+def subscription_files(
+    report: SubscriptionReport, *, links: Links = NO_LINKS, run_id: str | None = None
+) -> list[ReportFile]:
+    """Return the page, one CSV file per class, and the whole as JSON; `links` say where the runbook can be read."""
     found: dict[str, list[Finding]] = {code: [] for code in BY_CODE}
     for one in report.findings:
         found.setdefault(one.class_name, []).append(one)
     document = json.dumps(report_document(report, run_id=run_id), indent=2, ensure_ascii=False, default=_json)
     return [
-        subscription_page(report, run_id=run_id),
+        subscription_page(report, links=links, run_id=run_id),
         ReportFile(name="subscriptions.json", content=document.encode("utf-8", "backslashreplace")),
         *(class_file(code, rows, as_of=report.as_of) for code, rows in found.items()),
     ]
@@ -96,6 +100,7 @@ def report_document(report: SubscriptionReport, *, run_id: str | None = None) ->
         "new_findings_of_a_day": report.new_findings,
         "closed_findings_of_a_day": report.closed_findings,
         "findings_in_no_file": report.findings_left,
+        "without_plans": list(report.without_plans),
         "classes": [_class(one) for one in classes_together(report.classes)],
         "ages": [_age(one) for one in ages_together(report.ages)],
         "trend": [_day(one) for one in trend_together(report.trend, report.days)],
@@ -157,11 +162,12 @@ def _json(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no place in a report")
 
 
-def subscription_page(report: SubscriptionReport, *, run_id: str | None = None) -> ReportFile:
+def subscription_page(report: SubscriptionReport, *, links: Links = NO_LINKS, run_id: str | None = None) -> ReportFile:
     """Return the page with its charts."""
     ages, trend = ages_together(report.ages), trend_together(report.trend, report.days)
-    # The currency with most money first.
-    currencies = sorted({one.currency for one in trend}, key=lambda name: (-_worth(ages, name), name or ""))
+    # Where there are many, those with most money.
+    by_worth = sorted({one.currency for one in trend}, key=lambda name: (-_worth(ages, name), currency_order(name)))
+    currencies = sorted(by_worth[:CURRENCIES_SHOWN], key=currency_order)
     merchants = report.by_merchant()
     wrong = [one for one in merchants if one.findings]
     return page(
@@ -172,8 +178,9 @@ def subscription_page(report: SubscriptionReport, *, run_id: str | None = None) 
         money=money_text(report.money),
         classes=[one for one in classes_together(report.classes) if one.findings],
         meanings={code: one.meaning for code, one in BY_CODE.items()},
-        currencies=[_section(name, ages, trend, number) for number, name in enumerate(currencies[:CURRENCIES_SHOWN])],
-        currencies_left=max(0, len(currencies) - CURRENCIES_SHOWN),
+        runbook=lambda code: links.to_runbook(f"runbooks/subscriptions.md#{code}"),
+        currencies=[_section(name, ages, trend, number) for number, name in enumerate(currencies)],
+        currencies_left=len(by_worth) - len(currencies),
         failed=[one.merchant for one in merchants if one.merchant.failure][:MERCHANTS_SHOWN],
         merchants=wrong[:MERCHANTS_SHOWN],
         merchants_left=max(0, len(wrong) - MERCHANTS_SHOWN),
@@ -181,7 +188,9 @@ def subscription_page(report: SubscriptionReport, *, run_id: str | None = None) 
         detailed=MERCHANTS_DETAILED,
         fixes=report.fixes[:FIXES_SHOWN],
         fixes_left=max(0, len(report.fixes) - FIXES_SHOWN),
+        amount_text=amount_text,
         money_text=money_text,
+        rounded=rounded,
     )
 
 

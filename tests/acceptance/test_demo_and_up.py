@@ -14,6 +14,8 @@ from typing import IO
 import psutil
 import pytest
 
+from loyalty_pipelines.db.demo import MISMATCHES
+from loyalty_pipelines.domain.subscriptions import BY_CODE
 from tests.acceptance.conftest import wait_for
 
 pytestmark = pytest.mark.xdist_group("dagster")
@@ -86,8 +88,15 @@ def test_the_demo_awards_everything_and_ends_by_itself(environment: dict[str, st
     )
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout)
-    assert set(result["checks"].values()) == {True}
     assert len(result["checks"]) == 46
+    # Six subscriptions are wrong: the checks of their classes fail, each over the one finding that was put there.
+    failed = [name for name, passed in result["checks"].items() if not passed]
+    assert (
+        sorted(failed) == sorted(result["checks_of_mismatches"]) == sorted(BY_CODE[one].sentence for one in MISMATCHES)
+    )
+    assert {one["class_name"]: one["findings"] for one in result["mismatches"]} == dict.fromkeys(MISMATCHES, 1)
+    assert result["money_at_risk"] == {"CHF": "60", "EUR": "180", "USD": "180"}
+    assert result["subscriptions_added"] == 200
     assert result["orders_added"] == 4000
     assert len(result["merchants"]) == 4
     assert {merchant["waiting"] for merchant in result["merchants"]} == {0}

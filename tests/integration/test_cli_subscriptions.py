@@ -55,7 +55,7 @@ def plan_of(cli: Run, class_name: str) -> str:
 def test_a_check_says_what_is_open_and_exits_with_1(shop: Subscribers, cli: Run) -> None:
     done = cli("check", status=1)
     assert "paid_without_subscription" in done.out
-    assert "10 EUR" in done.out
+    assert "10.00 EUR" in done.out
     assert "2 merchants compared (2 in full): 2 payments, 2 subscriptions, 2 open findings, 20.00 EUR at" in done.out
     assert cli("check", "--merchant", "m2").out == (
         "1 merchant compared (0 in full): 0 payments, 0 subscriptions, 0 open findings.\n"
@@ -75,7 +75,7 @@ def test_findings_are_listed_and_one_is_shown_with_plans_and_its_past(shop: Subs
     assert cli("findings").out == "No findings.\n"
     cli("check", status=1)
     listed = cli("findings")
-    for word in ("number", "policy", "age", "payment 1", "subscription 2", "10 EUR", "open"):
+    for word in ("number", "policy", "age", "payment 1", "subscription 2", "10.00 EUR", "open"):
         assert word in listed.out
     assert "subscription 2" not in cli("findings", "--class", "paid_without_subscription").out
     assert cli("findings", "--merchant", "m2").out == "No findings.\n"
@@ -92,7 +92,7 @@ def test_findings_are_listed_and_one_is_shown_with_plans_and_its_past(shop: Subs
     assert shown.splitlines()[0] == f"Finding {again}: paid_without_subscription of payment 1 at m1"
     for word in (
         "Every captured payment",
-        "A: 'loyalty subscriptions apply'",
+        "P: a person approves its plan, because it was fixed in the last week",
         "docs/runbooks/subscriptions.md#paid_without_subscription",
         "plan_amount",
         "What else was found of it:",
@@ -100,7 +100,12 @@ def test_findings_are_listed_and_one_is_shown_with_plans_and_its_past(shop: Subs
         assert word in shown
     (captured,) = [line.split(maxsplit=1)[1] for line in shown.splitlines() if line.startswith("    captured_at ")]
     assert captured.endswith(" UTC") and "T" not in captured.removesuffix(" UTC") and "." not in captured
+    (listed,) = [line for line in cli("findings").out.splitlines() if "paid_without_subscription" in line]
+    assert " P (fixed before) " in listed
+    assert cli("findings", "--json").document["fixed_before"] == [int(again)]
+    assert "P (fixed before)" in cli("history", "--object", "payment", "1").out
     before = cli("findings", "--number", number).out
+    assert "A: 'loyalty subscriptions apply'" in before
     assert f"plan {plan} (policy A) is undone: A subscription to gold is made" in before
     document = cli("findings", "--number", again, "--json").document
     assert [one["finding_id"] for one in document["of_the_same_object"]] == [int(number)]
@@ -110,15 +115,19 @@ def test_plans_are_made_approved_applied_and_undone(shop: Subscribers, cli: Run)
     cli("check", status=1)
     before = shop.contents()
     planned = cli("plan", "--actor", "Kim")
-    assert "1 plan for the next run, 1 to be approved, 0 otherwise, 0 findings without a plan." in planned.out
+    assert "1 plan for the next run, 1 to be approved, 0 findings without a plan." in planned.out
     tried = cli("apply", "--dry-run")
     assert "would be applied" in tried.out
     assert tried.out.endswith("It was a dry run: nothing was written.\n")
     assert shop.contents() == before
     plan = plan_of(cli, "subscription_without_payment")
     assert f"Plan {plan} is approved: Subscription 2: it is cancelled" in cli("approve", plan, "--actor", "Kim").out
+    assert (
+        "1 plan for the next run, 0 to be approved, 1 approved for the next run, 0 findings without a plan."
+        in cli("plan").out
+    )
     done = cli("apply", "--actor", "Robin")
-    assert "m1: 2 fixes applied (20 EUR)." in done.out
+    assert "m1: 2 fixes applied (20.00 EUR)." in done.out
     assert cli("findings").out == "No findings.\n"
     assert cli("apply").out == "Nothing to fix: nothing is open.\n"
     automatic = [one for one in cli("history", "--json").document["plans"] if one["policy"] == "A"]
@@ -142,7 +151,7 @@ def test_findings_without_a_plan_say_why(shop: Subscribers, cli: Run) -> None:
     cli("check", status=1)
     done = cli("plan", "--number", number_of(cli, "subscription_without_payment"))
     assert "fixes.update_subscription" in done.out
-    assert "0 plans for the next run, 0 to be approved, 0 otherwise, 1 finding without a plan." in done.out
+    assert "0 plans for the next run, 0 to be approved, 1 finding without a plan." in done.out
     (refusal,) = cli("plan", "--json").document["refusals"]
     assert refusal["class_name"] == "subscription_without_payment"
 

@@ -19,9 +19,18 @@ from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.engine import reading
 from loyalty_pipelines.db.subscription_report import lease_mail, report_subscriptions
 from loyalty_pipelines.definitions import defs
-from loyalty_pipelines.domain.findings import amounts_by_currency
+from loyalty_pipelines.domain.alert_messages import Links
+from loyalty_pipelines.domain.fix_plans import UPDATE, FixTarget, PlanRefusal
+from loyalty_pipelines.domain.fixes import ACTIONS, FIXES, Means, fix_of, missing_actions
+from loyalty_pipelines.domain.money import amounts_by_currency
 from loyalty_pipelines.domain.source_mapping import NoMappingError
-from loyalty_pipelines.domain.subscription_report import AGES, SubscriptionReport, ages_together, trend_together
+from loyalty_pipelines.domain.subscription_report import (
+    AGES,
+    SubscriptionReport,
+    ages_together,
+    classes_together,
+    trend_together,
+)
 from loyalty_pipelines.domain.subscriptions import BY_CODE, SUBJECT
 from loyalty_pipelines.report_files.subscriptions import subscription_files
 from tests.cli import Cli
@@ -85,8 +94,8 @@ def reported(shop: Shop, merchant: str | None = None) -> SubscriptionReport:
     return report_subscriptions(shop.engine, merchant, timezone=UTC_ZONE)
 
 
-def files(report: SubscriptionReport) -> dict[str, str]:
-    return {one.name: one.content.decode() for one in subscription_files(report, run_id="run-1")}
+def files(report: SubscriptionReport, **options: Any) -> dict[str, str]:
+    return {one.name: one.content.decode() for one in subscription_files(report, run_id="run-1", **options)}
 
 
 def test_the_one_number_is_the_money_at_risk_that_findings_say_and_ages_add_up_to_it(wrong: Shop) -> None:
@@ -167,6 +176,84 @@ def test_a_run_has_a_page_that_stands_alone_a_document_and_a_file_per_class(wron
     assert {one["merchant_id"] for one in document["merchants"]} == {"m1", "m2", "<b>x"}
     (m2,) = (one for one in document["merchants"] if one["merchant_id"] == "m2")
     assert (m2["findings"], m2["money_at_risk"], len(m2["classes"])) == (2, {"JPY": "9000"}, 2)
+
+
+def test_the_page_says_what_each_class_means_and_where_its_runbook_is(wrong: Shop) -> None:
+    report = reported(wrong)
+    page = files(report)["subscriptions.html"]
+    assert "Expected: No order and no period of a subscription was paid twice." in page
+    assert "docs/runbooks/subscriptions.md#captured_twice" in page and "<a href" not in page
+    linked = files(report, links=Links(docs="https://docs.example.com"))["subscriptions.html"]
+    assert '<a href="https://docs.example.com/docs/runbooks/subscriptions.md#captured_twice">runbook</a>' in linked
+
+
+def test_amounts_are_rounded_and_currencies_in_one_order_everywhere(wrong: Shop, database_url: str) -> None:
+    finding(wrong, "h", "0.305", currency="CHF")
+    finding(wrong, "i", 7, currency=None)
+    report = reported(wrong)
+    currencies = ["CHF", "EUR", "JPY", None]
+    assert list(report.money) == ["CHF", "EUR", "JPY", "of unknown currency"]
+    assert list(dict.fromkeys(one.currency for one in ages_together(report.ages))) == currencies
+    assert list(dict.fromkeys(one.currency for one in trend_together(report.trend, report.days))) == currencies
+    twice = [one.currency for one in classes_together(report.classes) if one.class_name == "captured_twice"]
+    assert [one for one in currencies if one in twice] == twice
+    page = files(report)["subscriptions.html"]
+    assert re.findall(r"<h2>(.{3}|of unknown currency)</h2>", page) == ["CHF", "EUR", "JPY", "of unknown currency"]
+    said = "0.31 CHF and 50.00 EUR and 9,000 JPY and 7.00 of unknown currency"
+    cli = Cli(database_url)
+    assert said in cli.ok("reports", "subscriptions").out
+    for text in (page, cli.ok("reports", "subscriptions").out, cli.ok("subscriptions", "findings").out):
+        assert "0.31 CHF" in text and "0.305" not in text
+
+
+def test_classes_that_can_have_no_plan_are_named_with_what_the_mapping_lacks(wrong: Shop, database_url: str) -> None:
+    said = (
+        "No plan can be made for captured_twice, amount_differs: the source mapping has no fixes.refund_payment. Add "
+        "it, or put it right by hand, as the runbook says."
+    )
+    report = reported(wrong)
+    assert list(report.without_plans) == [said]
+    made = files(report)
+    assert said in made["subscriptions.html"]
+    assert json.loads(made["subscriptions.json"])["without_plans"] == [said]
+    assert said in Cli(database_url).ok("reports", "subscriptions").out
+    assert reported(wrong, "m2").without_plans == []
+
+
+def test_every_class_that_has_fixes_says_which_entry_of_the_mapping_they_need() -> None:
+    nothing = Means(actions=(), statuses=(), columns=())
+    assert set(FIXES) - set(missing_actions(nothing)) == {"paid_order_without_points", "points_without_paid_order"}
+    assert missing_actions(Means(actions=set(ACTIONS.values()), statuses=(), columns=())) == {}
+    updating = missing_actions(Means(actions={UPDATE}, statuses=(), columns=()))
+    assert set(updating) == {"captured_twice", "charged_after_cancel", "amount_differs", "pending_too_long"}
+    now = datetime.now(UTC)
+    evidence = {
+        "subscription_id": "s",
+        "payment_id": "p",
+        "customer_id": "c",
+        "plan_id": "b",
+        "amount": 3,
+        "refunded_amount": 1,
+        "expected_amount": 1,
+        "period_start": (now - timedelta(days=1)).isoformat(),
+        "period_end": (now + timedelta(days=1)).isoformat(),
+        "paid_until": (now + timedelta(days=1)).isoformat(),
+    }
+    for name, action in missing_actions(nothing).items():
+        target = FixTarget(
+            finding_id=1,
+            merchant_id="m1",
+            class_name=name,
+            object_type="subscription",
+            object_id="s",
+            policy="P",
+            amount_at_risk=Decimal(3),
+            currency="EUR",
+            evidence=evidence,
+            evidence_text="",
+        )
+        refused = fix_of(target, nothing, now)
+        assert isinstance(refused, PlanRefusal) and f"fixes.{action}:" in refused.reason, name
 
 
 def test_a_class_file_has_each_open_finding_with_a_column_for_each_part_of_its_evidence(wrong: Shop) -> None:
@@ -280,6 +367,11 @@ def test_a_run_writes_the_files_shows_the_same_and_mails_the_summary_once_a_day(
     assert "captured_twice (error, policy P): 2 findings, 50.00 EUR, 1 new, 1 closed, oldest 40 days" in text
     assert "status_unknown (warning, policy H): 1 finding, 1 new, 0 closed, oldest 2 h" in text
     assert "Policy: A is put right by 'loyalty subscriptions apply'" in text
+    assert (
+        "No plan can be made for captured_twice, amount_differs: the source mapping has no fixes.refund_payment."
+        in text
+    )
+    assert '<a href="https://docs.example.com/docs/runbooks/subscriptions.md#' in page.read_text()
     assert "https://dagster.example.com/assets/loyalty/subscription_report" in text
     assert "https://docs.example.com/docs/runbooks/subscriptions.md" in text
     again = write(instance)
@@ -317,7 +409,7 @@ def test_nobody_is_mailed_where_no_address_is_set_and_a_wrong_one_is_said(
     instance: dg.DagsterInstance, mta: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOYALTY_ALERT_EMAIL_TO", "nobody")
-    assert "Address 1 of LOYALTY_ALERT_EMAIL_TO is none" in write(instance)["mail"].value
+    assert "Entry 1 of LOYALTY_ALERT_EMAIL_TO is no e-mail address" in write(instance)["mail"].value
     monkeypatch.delenv("LOYALTY_ALERT_EMAIL_TO")
     assert write(instance)["mail"].value == "not sent: LOYALTY_ALERT_EMAIL_TO is not set"
     assert mta.mails == []

@@ -205,7 +205,11 @@ def test_reminders_have_hours_of_their_own_or_none(text: str, hours: tuple[float
         ("LOYALTY_ALERT_WEBHOOK_URL", "ftp://example.com/s3cret", "LOYALTY_ALERT_WEBHOOK_URL is no address"),
         ("LOYALTY_ALERT_WEBHOOK_URL", "https://example.com:s3cret/", "LOYALTY_ALERT_WEBHOOK_URL is no address"),
         ("LOYALTY_ALERT_WEBHOOK_URL", "https://a/s3cret and more", "LOYALTY_ALERT_WEBHOOK_URL is no address"),
-        ("LOYALTY_ALERT_EMAIL_TO", "ops@example.com, s3cret", "Address 2 of LOYALTY_ALERT_EMAIL_TO is none"),
+        (
+            "LOYALTY_ALERT_EMAIL_TO",
+            "ops@example.com, s3cret",
+            "Entry 2 of LOYALTY_ALERT_EMAIL_TO is no e-mail",
+        ),
         ("LOYALTY_MAIL_URL", "smtp://u:s3cret@", "no mail can be sent: LOYALTY_MAIL_URL names no server"),
         ("LOYALTY_MAIL_URL", "", "no mail can be sent: LOYALTY_MAIL_URL is not set"),
         ("LOYALTY_ALERT_P0", "pager,webhook", "LOYALTY_ALERT_P0 names a channel that does not exist"),

@@ -25,6 +25,7 @@ from loyalty_pipelines.domain.liability import (
 from loyalty_pipelines.domain.money import rounded, worth
 from loyalty_pipelines.processes import reports_environment
 from loyalty_pipelines.report_files.activity import activity_files, redemption_files, spent_by_day
+from loyalty_pipelines.report_files.charts import line_and_bars
 from loyalty_pipelines.report_files.liability import liability_files, owed_by_month
 from loyalty_pipelines.report_files.tables import ReportFile, cell
 from loyalty_pipelines.resources.report_store import (
@@ -133,6 +134,15 @@ def test_a_currency_with_dollar_signs_is_no_formula_to_the_chart() -> None:
     for chart in charts:
         ET.fromstring(chart)
     assert r"$\frac{$" in page
+
+
+def test_a_chart_of_few_findings_counts_them_in_whole_numbers() -> None:
+    labels = [f"11-{day:02}" for day in range(1, 8)]
+    counts = {"errors": [0.0] * 6 + [1.0], "warnings": [0.0] * 7}
+    svg = line_and_bars(labels, [0.3] * 7, counts, line_title="Money", bars_title="Open findings", key="x")
+    bars = svg[svg.index('id="axes_2"') :]
+    ticks = [text for text in re.findall(r"<text[^>]*>([^<]+)</text>", bars) if re.fullmatch(r"[0-9.]+", text)]
+    assert ticks == ["0", "1"]
 
 
 def test_currencies_stand_apart_and_unknown_ones_have_no_money() -> None:
