@@ -1,11 +1,11 @@
 -- The payments that a class may have something to say about: for a plan, without an order, or not settled. Each with its
 -- subscription, as the shop links them: by the subscription's id, or by the order that made it; where several are of one
 -- order, with each of them. The period that it pays for is the shop's, or one interval of the plan from the capture on.
--- is_plain: captured, kept, at the price of the plan and in its currency, of the customer of a subscription that is kept or
--- was not yet cancelled: what classes say about a single payment, none of them says about it, so that it comes without the
--- columns that they read. subscription_key: a hash of the subscription, which is grouped and joined in half of the time. Gone at
--- the end of the transaction. Reads the shop's payments, orders and subscriptions once, in parallel: no temporary table
--- may be among them, therefore. Columns of fixed length come first: most scans read no others.
+-- is_plain: captured, kept, at the price of the plan and in its currency, of the customer of a subscription that is kept
+-- or was not yet cancelled: what classes say about a single payment, none of them says about it, so that it comes without
+-- the columns that they read. subscription_key: a hash of the subscription, which is grouped and joined in half of the
+-- time. Gone at the end of the transaction. Reads the shop's payments, orders and subscriptions once, in parallel: no
+-- temporary table may be among them, therefore. Columns of fixed length come first: most scans read no others.
 CREATE TEMPORARY TABLE checked_payments ON COMMIT DROP AS
 SELECT
     hashtextextended(q.subscription_id, hashtextextended(q.merchant_id, 0)) AS subscription_key,
