@@ -1,4 +1,6 @@
-"""Changes the shop's subscriptions and calls its functions, as far as the mapping's section `fixes` allows.
+"""Reads, locks and puts back the shop's subscriptions, and calls its functions, as far as the mapping's `fixes` allow.
+
+`fix_batch` makes and changes them, many at once.
 
 Raw rows are the shop's own values under our names of the columns, as the text of a jsonb: Python's numbers would lose
 digits. `CAST(:row AS jsonb)` stores one, `CAST(row_before AS text)` reads it back. Nothing here commits.
@@ -14,13 +16,11 @@ from sqlalchemy import Connection
 
 from loyalty_pipelines.db import sources
 from loyalty_pipelines.db.statements import load
-from loyalty_pipelines.domain.source_mapping import Fixes, FunctionName
+from loyalty_pipelines.domain.source_mapping import FunctionName
 
 SUBSCRIPTION_ROW = load("fixes/subscription_row")
 PAYMENT_ROW = load("fixes/payment_row")
 LOCK_SUBSCRIPTION = load("fixes/lock_subscription")
-CREATE_SUBSCRIPTION = load("fixes/create_subscription")
-UPDATE_SUBSCRIPTION = load("fixes/update_subscription")
 RESTORE_SUBSCRIPTION = load("fixes/restore_subscription")
 REMOVE_SUBSCRIPTION = load("fixes/remove_subscription")
 LOCK_SUBSCRIPTIONS = load("fixes/lock_subscriptions")
@@ -28,11 +28,6 @@ LOCK_ORDERS = load("fixes/lock_orders")
 IS_SUBSCRIPTION_PAID = load("fixes/is_subscription_paid")
 # Who writes the shop's table meanwhile waits behind this lock: better to give up than to hold up a checkout.
 LOCK_TIMEOUT = "2s"
-
-
-def fixes_of(conn: Connection) -> Fixes | None:
-    """Return what the mapping in force allows; None when it has no section `fixes`. Raises as `require_mapping`."""
-    return sources.require_mapping(conn).fixes
 
 
 def subscription_row(conn: Connection, merchant_id: str, subscription_id: str) -> str | None:
@@ -50,20 +45,6 @@ def lock_subscription(conn: Connection, merchant_id: str, subscription_id: str) 
     return conn.execute(
         LOCK_SUBSCRIPTION, {"merchant_id": merchant_id, "subscription_id": subscription_id}
     ).scalar_one()
-
-
-def create_subscription(conn: Connection, values: dict[str, Any]) -> str:
-    """Add a subscription with `values`, by our field names and in our terms; return its id.
-
-    A `subscription_id` counts where the shop's key is a text or UUID; otherwise the shop numbers its own.
-    """
-    return conn.execute(CREATE_SUBSCRIPTION, {"given": _json(values)}).scalar_one()
-
-
-def update_subscription(conn: Connection, merchant_id: str, subscription_id: str, changes: dict[str, Any]) -> bool:
-    """Set status, current_period_start, current_period_end or cancelled_at, in our terms; False without such a row."""
-    values = {"merchant_id": merchant_id, "subscription_id": subscription_id, "changes": _json(changes)}
-    return conn.execute(UPDATE_SUBSCRIPTION, values).scalar_one()
 
 
 def restore_subscription(conn: Connection, merchant_id: str, subscription_id: str, row: str) -> bool:
@@ -88,7 +69,7 @@ def remove_subscription(conn: Connection, merchant_id: str, subscription_id: str
 def call_function(conn: Connection, name: FunctionName, plan: dict[str, Any]) -> str | None:
     """Call a function of the shop with `plan` as jsonb and return its text."""
     call = sql.SQL("SELECT {}(CAST({} AS jsonb))").format(
-        sql.Identifier(name.schema_name, name.name), sql.Literal(_json(plan))
+        sql.Identifier(name.schema_name, name.name), sql.Literal(json.dumps(plan, default=str))
     )
     statement = call.as_string(conn.connection.driver_connection)  # type: ignore[arg-type]
     # Without parameters, so that a percent sign in a name stays one.
@@ -121,8 +102,3 @@ def waiting_a_moment(conn: Connection) -> Iterator[None]:
     conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": LOCK_TIMEOUT})
     yield
     conn.execute(sources.SET_LOCK_TIMEOUT, {"lock_timeout": previous_timeout})
-
-
-def _json(value: dict[str, Any]) -> str:
-    """Return the value as JSON; amounts and instants become texts, which keep every digit."""
-    return json.dumps(value, default=str)

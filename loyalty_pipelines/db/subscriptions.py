@@ -41,6 +41,7 @@ TOUCHED = [
         "touched_orders",
         "touched_subscriptions",
         "touched_payments",
+        "named_subscriptions",
         "touched_source_orders",
     )
 ]

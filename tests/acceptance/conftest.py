@@ -59,9 +59,9 @@ class RunningDagster:
         }
         return psutil.Process(pid)
 
-    def runs(self, job_name: str) -> list[dg.DagsterRun]:
+    def runs(self, job_name: str, **tags: str) -> list[dg.DagsterRun]:
         """Return the runs of a job, the newest first."""
-        return list(self.instance.get_runs(dg.RunsFilter(job_name=job_name)))
+        return list(self.instance.get_runs(dg.RunsFilter(job_name=job_name, tags=tags)))
 
     def command(self, *words: str) -> subprocess.Popen[str]:
         """Start a command of the environment's bin folder against this instance and ledger."""
@@ -75,7 +75,7 @@ class RunningDagster:
 
     def start(self, **jobs: dict[str, str]) -> None:
         """Let the daemon start runs of these jobs with these tags."""
-        file = Path(os.environ["LOYALTY_HOME"]) / WANTED
+        file = Path(self.environment["LOYALTY_HOME"]) / WANTED
         half = file.with_suffix(".half")
         half.write_text(json.dumps(list(jobs.items())))
         half.replace(file)
@@ -91,14 +91,23 @@ class RunningDagster:
         )
 
 
-@pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDagster]:
-    """Dagster, started as `loyalty demo` starts it, over the sample shop with merchant 'm1'."""
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDagster]:
+    """Dagster, started as `loyalty demo` starts it, over the sample shop: once, because that takes some ten seconds.
+
+    Each test has merchants of its own.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield from running_in(tmp_path_factory.mktemp("running"), monkeypatch)
+
+
+def running_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDagster]:
+    """Start it in a folder, and end it."""
     monkeypatch.setenv("LOYALTY_HOME", str(tmp_path / "home"))
     ledger_server = start_server(tmp_path / "ledger", settings=FAST_SETTINGS)
     ledger_server.ensure_database("loyalty")
     monkeypatch.setenv("LOYALTY_DATABASE_URL", ledger_server.url("loyalty"))
-    environment = dagster_environment()
+    environment = {**dagster_environment(), "LOYALTY_HOME": str(tmp_path / "home")}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     engine = connect(environment["LOYALTY_DATABASE_URL"], pool_size=4)
@@ -106,7 +115,6 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running
     with engine.begin() as conn:
         sample_shop.create(conn)
     shop = Shop(engine)
-    shop.merchant("m1")
     log = tmp_path / "daemon.log"
     with webhook() as hook:
         environment["LOYALTY_ALERT_WEBHOOK_URL"] = hook.url

@@ -118,22 +118,6 @@ def test_the_demo_does_not_write_into_a_database_that_somebody_named(database_ur
     assert "add --into-this-database" in refused.stderr
 
 
-def test_the_web_ui_answers_refuses_a_second_one_and_ends_with_sigterm(
-    up: subprocess.Popen[bytes], environment: dict[str, str], port: int, tmp_path: Path
-) -> None:
-    wait_for("the web UI", lambda: is_ready(port))
-    log = (tmp_path / "up.log").read_text()
-    assert "No source mapping is in force" in log
-    assert "dagster.yaml" not in log, "Dagster warns of the one in this folder, which it does not use"
-    for words in (["up", "--port", str(port)], ["demo", "--orders", "1"]):
-        refused = subprocess.run([LOYALTY, *words], env=environment, capture_output=True, text=True, check=False)
-        assert refused.returncode == 1
-        assert "Dagster is running on" in refused.stderr
-        assert "Traceback" not in refused.stderr
-    up.terminate()
-    assert up.wait(60) == 0
-
-
 def test_a_port_that_somebody_else_uses_is_named(environment: dict[str, str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -146,18 +130,28 @@ def test_a_port_that_somebody_else_uses_is_named(environment: dict[str, str]) ->
     assert f"Port {port} on 127.0.0.1 can't be used" in refused.stderr
 
 
-def test_what_a_killed_one_left_behind_is_ended_by_the_next(
-    up: subprocess.Popen[bytes], environment: dict[str, str], port: int
+def test_up_ends_what_a_killed_one_left_answers_refuses_a_second_one_and_ends_with_sigterm(
+    up: subprocess.Popen[bytes], environment: dict[str, str], port: int, tmp_path: Path
 ) -> None:
     wait_for("the web UI", lambda: is_ready(port))
     left = {process.pid for process in dagster_processes(environment)} - {up.pid}
     up.send_signal(signal.SIGKILL)
     up.wait()
     assert left
-    again = start_up(environment, port)
+    with (tmp_path / "again.log").open("wb") as file:
+        again = start_up(environment, port, file)
     try:
         wait_for("the old ones to end", lambda: left.isdisjoint({one.pid for one in dagster_processes(environment)}))
         wait_for("the web UI", lambda: is_ready(port))
+        log = (tmp_path / "again.log").read_text()
+        assert "No source mapping is in force" in log
+        assert "dagster.yaml" not in log, "Dagster warns of the one in this folder, which it does not use"
+        for words in (["up", "--port", str(port)], ["demo", "--orders", "1"]):
+            refused = subprocess.run([LOYALTY, *words], env=environment, capture_output=True, text=True, check=False)
+            assert refused.returncode == 1
+            assert "Dagster is running on" in refused.stderr
+            assert "Traceback" not in refused.stderr
     finally:
         again.terminate()
-        again.wait(60)
+        status = again.wait(60)
+    assert status == 0

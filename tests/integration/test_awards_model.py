@@ -1,6 +1,6 @@
 """Random histories of orders, checkouts, repairs and nights against a small model that decides alone what has to come.
 
-LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (30): a few thousand find what so few only may.
+LOYALTY_HYPOTHESIS_EXAMPLES sets the number of histories (20): a few thousand find what so few only may.
 """
 
 import os
@@ -39,7 +39,7 @@ from tests.model import FROM_THE_START, POINT_VALUE, Model, Night, Order, Rules
 from tests.shop import Shop
 from tests.time_travel import Clock
 
-EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("LOYALTY_HYPOTHESIS_EXAMPLES", "20"))
 STEPS = 30
 AMOUNTS = [Decimal(text) for text in ("19.99", "250", "7", "80", "0.99", "0", "0.004", "1", "1000000000000")]
 RATES = [Decimal(text) for text in ("1", "1.5", "0.002", "0")]

@@ -648,6 +648,7 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
     }
     amount = rng.choice([30, 30, 50, 10, 40])
     refunded = rng.choice([0, 0, 0, 10, amount])
+    payer = rng.choice([customer, customer if order is None and subscription is None else None])
     changes: dict[str, Any] = {
         "payments": rng.choice(
             [
@@ -666,6 +667,7 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
                 {"order_id": known_order},
                 {"plan_id": plan},
                 {"period_start": at, "period_end": at + timedelta(days=30)},
+                {"customer_id": None},
             ]
         ),
         "orders": rng.choice(
@@ -682,7 +684,7 @@ def random_step(rng: random.Random, s: Sequence[SubscriptionShop], number: int, 
                 at=at,
                 order=order,
                 subscription=subscription,
-                customer_id=rng.choice([customer, customer if order is None and subscription is None else None]),
+                customer_id=payer,
                 period=period,
                 status=status["payments"],
                 refunded=refunded,

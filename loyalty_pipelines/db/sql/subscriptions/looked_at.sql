@@ -26,6 +26,16 @@ WHERE
         FROM touched_customers AS t
     )
 UNION
+-- Subscriptions of nobody.
+SELECT
+    s.merchant_id,
+    'subscription',
+    s.subscription_id
+FROM source_subscriptions AS s
+INNER JOIN changed_payments AS p
+    ON p.merchant_id = s.merchant_id AND (p.subscription_id = s.subscription_id OR p.order_id = s.order_id)
+WHERE s.customer_id IS NULL
+UNION
 SELECT
     p.merchant_id,
     'payment',
@@ -34,11 +44,7 @@ FROM source_payments AS p
 LEFT JOIN source_orders AS o ON o.merchant_id = p.merchant_id AND o.order_id = p.order_id
 LEFT JOIN source_subscriptions AS s ON s.merchant_id = p.merchant_id AND s.subscription_id = p.subscription_id
 WHERE
-    (
-        coalesce(p.customer_id, o.customer_id, s.customer_id) IS NULL
-        -- Its subscription may be there, and not be here.
-        AND (p.subscription_id IS NULL OR s.subscription_id IS NOT NULL)
-    )
+    coalesce(p.customer_id, o.customer_id, s.customer_id) IS NULL
     OR (p.merchant_id, coalesce(p.customer_id, o.customer_id, s.customer_id)) IN (
         SELECT
             t.merchant_id,

@@ -1,35 +1,10 @@
--- Whose rows have to be compared: the customers of what changed, by the payment, its order and its subscription. Gone at
--- the end of the transaction. Indexes: the shop's primary keys.
+-- Whose rows have to be compared: the customers of what changed, by the payment, its subscription, and the orders of both.
+-- Gone at the end of the transaction. Indexes: the shop's primary keys.
 CREATE TEMPORARY TABLE touched_customers ON COMMIT DROP AS
-WITH orders AS MATERIALIZED (
-    SELECT
-        o.merchant_id,
-        o.order_id,
-        o.customer_id
-    FROM (
-        SELECT
-            array_agg(w.merchant_id) AS merchant_ids,
-            array_agg(w.order_id) AS ids
-        FROM (
-            SELECT
-                c.merchant_id,
-                c.object_id AS order_id
-            FROM changed_objects AS c
-            WHERE c.relation = 'orders'
-            UNION
-            SELECT
-                p.merchant_id,
-                p.order_id
-            FROM changed_payments AS p
-            WHERE p.order_id IS NOT NULL
-        ) AS w
-    ) AS k
-    CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o
-),
-
-subscriptions AS MATERIALIZED (
+WITH subscriptions AS MATERIALIZED (
     SELECT
         s.merchant_id,
+        s.order_id,
         s.customer_id
     FROM (
         SELECT
@@ -50,6 +25,38 @@ subscriptions AS MATERIALIZED (
         ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_by_ids(k.merchant_ids, k.ids) AS s
+),
+
+orders AS MATERIALIZED (
+    SELECT
+        o.merchant_id,
+        o.customer_id
+    FROM (
+        SELECT
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.order_id) AS ids
+        FROM (
+            SELECT
+                c.merchant_id,
+                c.object_id AS order_id
+            FROM changed_objects AS c
+            WHERE c.relation = 'orders'
+            UNION
+            SELECT
+                p.merchant_id,
+                p.order_id
+            FROM changed_payments AS p
+            WHERE p.order_id IS NOT NULL
+            UNION
+            -- Another subscription of the order may have the payment now.
+            SELECT
+                s.merchant_id,
+                s.order_id
+            FROM subscriptions AS s
+            WHERE s.order_id IS NOT NULL
+        ) AS w
+    ) AS k
+    CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o
 )
 
 SELECT

@@ -33,9 +33,21 @@ FROM (
     SELECT p.*
     FROM (
         SELECT
-            array_agg(s.merchant_id) AS merchant_ids,
-            array_agg(s.subscription_id) AS ids
-        FROM source_subscriptions AS s
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.subscription_id) AS ids
+        FROM (
+            SELECT
+                s.merchant_id,
+                s.subscription_id
+            FROM source_subscriptions AS s
+            UNION
+            -- Those that are gone.
+            SELECT
+                c.merchant_id,
+                c.object_id
+            FROM changed_objects AS c
+            WHERE c.relation = 'subscriptions'
+        ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.payments_of_subscriptions(k.merchant_ids, k.ids) AS p
 ) AS p;
