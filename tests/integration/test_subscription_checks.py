@@ -145,6 +145,34 @@ def test_a_deleted_subscription_leaves_its_payment_without_one(seller: Subscript
     assert seller.compared(full=False) == {MISSING}
 
 
+def test_a_deleted_subscription_leaves_a_payment_that_names_nothing_else_without_an_order(seller: SubscriptionShop):
+    seller.subscription(period=(day(-1), day(29)))
+    seller.payment(subscription="s", at=day(-1), period=(day(-1), day(29)))
+    assert seller.compared() == set()
+    seller.delete("subscriptions", "s")
+    assert seller.compared(full=False) == {("payment_without_order", "payment", "p")}
+
+
+def test_a_payment_that_comes_for_a_subscription_of_nobody_is_compared_with_it(seller: SubscriptionShop):
+    seller.subscription(customer=None, period=(day(-10), day(20)))
+    unpaid = ("subscription_without_payment", "subscription", "s")
+    assert seller.compared() == {unpaid}
+    seller.payment(subscription="s", at=day(-1), period=(day(-10), day(20)), customer_id="ann")
+    assert seller.compared(full=False) == set()
+
+
+def test_a_payment_keeps_to_the_subscription_that_it_names_though_another_one_of_its_order_changed(
+    seller: SubscriptionShop,
+):
+    """What was not touched is read as far as it decides whose the payment is."""
+    seller.order(at=day(-9), plan=None)
+    seller.subscription("s1", customer=None, order="o", period=(day(-9), day(21)), status="cancelled")
+    seller.payment(order="o", subscription="s1", at=day(-9), period=(day(-9), day(25)), plan_id="basic")
+    assert seller.compared() == set()
+    seller.subscription("s2", order="o", period=(day(-3), day(20)), status="past_due", created_at=day(-3))
+    assert seller.compared(full=False) == seller.compared() == set()
+
+
 def test_the_ledger_settles_a_finding_that_the_shop_does_not_touch(shop: Shop):
     s = SubscriptionShop(shop)
     s.order(plan=None, at=NOW - 2 * HOUR)
