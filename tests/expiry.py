@@ -27,6 +27,18 @@ def night(day: date | str) -> datetime:
     return datetime.combine(date.fromisoformat(day) if isinstance(day, str) else day, time(2), UTC)
 
 
+def ago(shop: Shop, days: int) -> datetime:
+    """Return noon in UTC of the day so many days ago, and now for none.
+
+    At the same time of the day as now, a month of autumn or spring has a local day more or less, late in the evening.
+    """
+    return shop.value(
+        "SELECT CASE WHEN :days = 0 THEN now() "
+        "ELSE date_trunc('day', now(), 'UTC') + interval '12 hours' - make_interval(days => :days) END",
+        days=days,
+    )
+
+
 def midnight(day: date | str, timezone: str = "Europe/Luxembourg") -> datetime:
     """Return the beginning of a day in a zone, as Python's own data has it."""
     chosen = date.fromisoformat(day) if isinstance(day, str) else day

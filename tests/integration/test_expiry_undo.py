@@ -14,7 +14,7 @@ from loyalty_pipelines.domain.merges import Merge
 from loyalty_pipelines.domain.repairs import ImpossibleRepairError
 from loyalty_pipelines.domain.source_mapping import NoMappingError
 from tests.checkout import Checkout
-from tests.expiry import EXPIRED, WARNING, Nights
+from tests.expiry import EXPIRED, WARNING, Nights, ago
 from tests.shop import Shop
 
 LEAD = 14
@@ -27,10 +27,6 @@ def nights(shop: Shop) -> Nights:
     made = Nights(shop)
     made.run(ago(shop, 60))
     return made
-
-
-def ago(shop: Shop, days: int) -> datetime:
-    return shop.value("SELECT now() - make_interval(days => :days)", days=days)
 
 
 def lead_from_today(shop: Shop, days: int = LEAD) -> datetime:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -18,7 +17,7 @@ from loyalty_pipelines.db.integrity_run import prove
 from loyalty_pipelines.domain.integrity import CHECK_FAILED, CLASSES, PROOFS
 from loyalty_pipelines.domain.merges import Merge
 from loyalty_pipelines.domain.repairs import Adjustment
-from tests.expiry import Nights
+from tests.expiry import Nights, ago
 from tests.integrity import classes, corrupt, found, proved
 from tests.shop import Shop
 
@@ -63,10 +62,6 @@ def history(shop: Shop) -> Shop:
     nights.run(ago(shop, 1), run_id="night")
     assert shop.problems() == []
     return shop
-
-
-def ago(shop: Shop, days: int) -> datetime:
-    return shop.value("SELECT now() - make_interval(days => :days)", days=days)
 
 
 def account_id(shop: Shop, customer: str = "ann") -> int:

@@ -1,14 +1,12 @@
 """Dates of accounts: compared with the rule where points expire, where they never do, and where they were moved."""
 
-from datetime import datetime
-
 import pytest
 
 from loyalty_pipelines.db import merges
 from loyalty_pipelines.db.expiry_undo_run import undo_run
 from loyalty_pipelines.domain.expiry_undo import Undo
 from loyalty_pipelines.domain.merges import Merge
-from tests.expiry import Nights
+from tests.expiry import Nights, ago
 from tests.integrity import found, proved
 from tests.shop import Shop
 
@@ -18,10 +16,6 @@ IN_2099 = "UPDATE loyalty.accounts SET expires_at = '2099-01-01' WHERE customer_
 @pytest.fixture
 def nights(shop: Shop) -> Nights:
     return Nights(shop)
-
-
-def ago(shop: Shop, days: int) -> datetime:
-    return shop.value("SELECT now() - make_interval(days => :days)", days=days)
 
 
 def wrong(shop: Shop) -> set[str]:
