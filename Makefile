@@ -8,6 +8,9 @@ TEST_WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ $$n -gt 4 ]; the
 # Each test has a database of its own. In memory its copy takes a tenth of a second less; it needs less than 8 GB there.
 IN_MEMORY := $(shell test "$$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 8000000 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
+# Python keeps what it has compiled, whatever the shell says: else each process that is started here takes a second longer.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-long docs-check monitoring-check check format bench clean .venv
 
