@@ -38,6 +38,7 @@ TOUCHED = [
         "changed_payments",
         "touched_customers",
         "customer_payments",
+        "customer_orders",
         "touched_orders",
         "touched_subscriptions",
         "touched_payments",

@@ -48,12 +48,12 @@ orders AS MATERIALIZED (
             FROM changed_payments AS p
             WHERE p.order_id IS NOT NULL
             UNION
-            -- Another subscription of the order may have the payment now.
+            -- Of a subscription of nobody: another one of its order may have the payment now.
             SELECT
                 s.merchant_id,
                 s.order_id
             FROM subscriptions AS s
-            WHERE s.order_id IS NOT NULL
+            WHERE s.customer_id IS NULL AND s.order_id IS NOT NULL
         ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o

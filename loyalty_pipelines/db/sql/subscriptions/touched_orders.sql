@@ -22,11 +22,4 @@ UNION
 SELECT
     o.merchant_id,
     o.order_id
-FROM (
-    SELECT
-        array_agg(t.merchant_id) AS merchant_ids,
-        array_agg(t.customer_id) AS ids
-    FROM touched_customers AS t
-) AS k
-CROSS JOIN LATERAL loyalty_source.orders_of_customers(k.merchant_ids, k.ids) AS o
-WHERE o.plan_id IS NOT NULL;
+FROM customer_orders AS o;

@@ -1,5 +1,9 @@
--- The orders of the payments and subscriptions to compare, and the changed ones. Gone at the end of the transaction.
+-- The orders of the payments and subscriptions to compare, and the changed ones. Gone at the end of the transaction. Index:
+-- the shop's primary key.
 CREATE TEMPORARY TABLE source_orders ON COMMIT DROP AS
+SELECT c.*
+FROM customer_orders AS c
+UNION ALL
 SELECT o.*
 FROM (
     SELECT
@@ -22,6 +26,12 @@ FROM (
             s.order_id
         FROM source_subscriptions AS s
         WHERE s.order_id IS NOT NULL
+        -- Those are read already.
+        EXCEPT
+        SELECT
+            c.merchant_id,
+            c.order_id
+        FROM customer_orders AS c
     ) AS w
 ) AS k
 CROSS JOIN LATERAL loyalty_source.orders_by_ids(k.merchant_ids, k.ids) AS o;

@@ -2,8 +2,7 @@
 -- both name. Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there
 -- is none.
 CREATE TEMPORARY TABLE source_subscriptions ON COMMIT DROP AS
-SELECT DISTINCT ON (s.merchant_id, s.subscription_id) s.*
-FROM (
+WITH of_customers AS MATERIALIZED (
     SELECT s.*
     FROM (
         SELECT
@@ -12,6 +11,12 @@ FROM (
         FROM touched_customers AS t
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_of_customers(k.merchant_ids, k.ids) AS s
+)
+
+SELECT DISTINCT ON (s.merchant_id, s.subscription_id) s.*
+FROM (
+    SELECT s.*
+    FROM of_customers AS s
     UNION ALL
     SELECT s.*
     FROM (
@@ -45,6 +50,12 @@ FROM (
                 p.subscription_id
             FROM customer_payments AS p
             WHERE p.subscription_id IS NOT NULL
+            -- Those are read already.
+            EXCEPT
+            SELECT
+                s.merchant_id,
+                s.subscription_id
+            FROM of_customers AS s
         ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_by_ids(k.merchant_ids, k.ids) AS s
