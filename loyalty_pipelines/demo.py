@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -76,6 +77,14 @@ class DemoResult:
         return all(passed or name in self.checks_of_mismatches for name, passed in self.checks.items())
 
 
+def checks_of(mismatches: Sequence[ClassLine]) -> list[str]:
+    """Return the checks that fail over what the demo itself put there: one finding of the class, and no more."""
+    findings = Counter[str]()
+    for one in mismatches:
+        findings[one.class_name] += one.findings
+    return [BY_CODE[code].sentence for code in demo.MISMATCHES if findings[code] == 1]
+
+
 def run_demo(
     *, orders: int, merchants: int, say: Callable[[str], None], into_named_database: bool = False
 ) -> DemoResult:
@@ -121,17 +130,18 @@ def run_demo(
         with engine.connect() as conn:
             rows = demo.summary(conn)
         say("Proving that every balance is the sum of its entries, and every order has its points, once.")
-        say("Comparing payments with subscriptions, of which some are wrong, so that there is something to find.")
+        say("Comparing payments with subscriptions: the demo made some that are wrong.")
         checks = _prove_and_check([one.merchant_id for one in rows])
     with engine.connect() as conn:
         _, sent = demo.mails(conn)
     report = report_subscriptions(engine, timezone=platform_timezone())
     engine.dispose()
+    mismatches = [one for one in classes_together(report.classes) if one.findings]
     return DemoResult(
         merchants=rows,
         checks=checks,
-        checks_of_mismatches=[BY_CODE[code].sentence for code in demo.MISMATCHES],
-        mismatches=[one for one in classes_together(report.classes) if one.findings],
+        checks_of_mismatches=checks_of(mismatches),
+        mismatches=mismatches,
         money_at_risk=report.money,
         orders_added=added,
         subscriptions_added=sold,

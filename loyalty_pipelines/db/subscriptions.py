@@ -36,6 +36,7 @@ TOUCHED = [
     load(f"subscriptions/{name}")
     for name in (
         "changed_payments",
+        "changed_subscriptions",
         "touched_customers",
         "customer_payments",
         "customer_orders",

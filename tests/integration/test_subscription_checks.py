@@ -173,6 +173,28 @@ def test_a_payment_keeps_to_the_subscription_that_it_names_though_another_one_of
     assert seller.compared(full=False) == seller.compared() == set()
 
 
+@pytest.mark.parametrize("order", ["ann's", "nobody's", "gone"])
+def test_a_refund_of_what_made_another_one_s_subscription_is_seen_by_a_check_of_what_changed(
+    seller: SubscriptionShop, order: str
+):
+    seller.customer("bob")
+    if order != "gone":
+        seller.order(at=day(-2), customer={"ann's": "ann", "nobody's": None}[order])
+    seller.subscription(customer="bob", order="o", period=(day(-2), day(28)))
+    seller.payment(order="o", at=day(-2), period=(day(-2), day(28)), customer_id="ann" if order == "ann's" else None)
+    before = seller.compared()
+    seller.change("payments", "p", status="refunded", refunded=30)
+    assert seller.compared(full=False) - before == {("refunded_but_active", "subscription", "s")}
+
+
+def test_an_order_that_costs_nothing_any_more_pays_the_subscription_of_nobody(seller: SubscriptionShop):
+    seller.order(at=day(-10))
+    seller.subscription(customer=None, order="o", period=(day(-10), day(20)))
+    assert ("subscription_without_payment", "subscription", "s") in seller.compared()
+    seller.change("orders", "o", total=0)
+    assert seller.compared(full=False) == set()
+
+
 def test_the_ledger_settles_a_finding_that_the_shop_does_not_touch(shop: Shop):
     s = SubscriptionShop(shop)
     s.order(plan=None, at=NOW - 2 * HOUR)

@@ -584,6 +584,12 @@ def paid_twice(payment: str, money: str = "30") -> Expected:
 
 
 @fires(paid_twice("p2"))
+def a_period_of_a_cancelled_subscription_that_was_paid_twice(s: SubscriptionShop):
+    s.subscribed(at=day(-9), subscription={"status": "cancelled", "cancelled_at": day(-1)})
+    s.payment("p2", order="o", period=(day(-9), day(21)))
+
+
+@fires(paid_twice("p2"))
 def one_period_that_was_paid_twice(s: SubscriptionShop):
     s.subscribed(at=day(-1))
     s.payment("p2", subscription="s", period=(day(-1), day(29)))
@@ -1228,6 +1234,13 @@ def _redeem_on_order(s: SubscriptionShop, *, points: int, **order: Any) -> None:
     s.shop.drain()
     s.shop.run("SELECT loyalty.redeem_points(:merchant, 'ann', 'o', :points)", merchant=s.merchant_id, points=points)
     s.order("o", plan=None, **order)
+    s.shop.drain()
+
+
+@fires(finding("redeemed_value_differs", "order", "o", policy="H", severity="warning", after=HOUR, money="5"))
+def a_discount_for_points_of_an_order_on_which_none_were_redeemed(s: SubscriptionShop):
+    s.shop.program(s.merchant_id, points_per_unit=1, point_value_amount=Decimal("0.01"))
+    s.order("o", plan=None, points_discount=5)
     s.shop.drain()
 
 

@@ -1,12 +1,13 @@
 """What `loyalty demo` prints of a result, and which result is a failure."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner, Result
 
 from loyalty_pipelines.cli import main
-from loyalty_pipelines.demo import DemoResult
+from loyalty_pipelines.demo import DemoResult, checks_of
 from loyalty_pipelines.domain.subscription_report import ClassLine
 
 MISMATCH = ClassLine(
@@ -71,3 +72,11 @@ def test_another_check_that_fails_fails_the_demo(monkeypatch: pytest.MonkeyPatch
 def test_where_everything_was_put_right_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     done = demo(monkeypatch, checks={"nothing_is_captured_twice": True}, mismatches=[])
     assert (done.exit_code, "Payments and subscriptions: nothing is wrong." in done.output) == (0, True)
+
+
+def test_a_class_of_which_more_or_less_is_found_than_the_demo_put_there_is_no_excuse() -> None:
+    assert checks_of([MISMATCH]) == ["nothing_is_captured_twice"]
+    assert checks_of([replace(MISMATCH, findings=2)]) == []
+    assert checks_of([MISMATCH, replace(MISMATCH, currency="USD")]) == []
+    assert checks_of([]) == []
+    assert checks_of([replace(MISMATCH, class_name="period_gap")]) == []

@@ -3,19 +3,19 @@
 -- was paid, too. S0006: charged in a wrong currency. Safe to repeat.
 WITH lost AS (
     DELETE FROM sample_shop.subscriptions
-    WHERE id = 'S0001'
+    WHERE merchant_id LIKE 'shop-%' AND id = 'S0001'
 ),
 
 refunded AS (
     UPDATE sample_shop.payments
     SET status = 'refunded', refunded = amount
-    WHERE id = 'P0003'
+    WHERE merchant_id LIKE 'shop-%' AND id = 'P0003'
 ),
 
 in_another_currency AS (
     UPDATE sample_shop.payments
     SET currency = 'CHF'
-    WHERE id = 'P0006'
+    WHERE merchant_id LIKE 'shop-%' AND id = 'P0006'
 ),
 
 made_again AS (
@@ -36,7 +36,7 @@ made_again AS (
     FROM sample_shop.subscriptions AS s
     INNER JOIN sample_shop.plans AS p
         ON p.merchant_id = s.merchant_id AND p.id = CASE WHEN s.id = 'S0005' THEN 'basic' ELSE s.plan_id END
-    WHERE s.id IN ('S0002', 'S0005')
+    WHERE s.merchant_id LIKE 'shop-%' AND s.id IN ('S0002', 'S0005')
     ON CONFLICT (merchant_id, id) DO NOTHING
 )
 
@@ -62,5 +62,5 @@ SELECT
 FROM sample_shop.payments AS p
 INNER JOIN sample_shop.plans AS l
     ON l.merchant_id = p.merchant_id AND l.id = CASE WHEN p.id = 'P0005' THEN 'basic' ELSE p.plan_id END
-WHERE p.id IN ('P0004', 'P0005')
+WHERE p.merchant_id LIKE 'shop-%' AND p.id IN ('P0004', 'P0005')
 ON CONFLICT (merchant_id, id) DO NOTHING;

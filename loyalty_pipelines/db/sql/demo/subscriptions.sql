@@ -15,5 +15,5 @@ SELECT
     o.paid_at,
     o.paid_at
 FROM sample_shop.orders AS o
-WHERE o.id LIKE 'S____' AND o.plan_id IS NOT NULL
+WHERE o.merchant_id LIKE 'shop-%' AND o.id LIKE 'S____' AND o.plan_id IS NOT NULL
 ON CONFLICT (merchant_id, id) DO NOTHING;

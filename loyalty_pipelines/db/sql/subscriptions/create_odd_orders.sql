@@ -1,5 +1,5 @@
 -- Orders on which points were redeemed, here or in the ledger, and those whose status the mapping does not know. Gone at
--- the end of the transaction. Reads the shop's orders twice, in parallel.
+-- the end of the transaction. Reads the shop's orders once, in parallel.
 CREATE TEMPORARY TABLE odd_orders ON COMMIT DROP AS
 SELECT
     o.merchant_id,

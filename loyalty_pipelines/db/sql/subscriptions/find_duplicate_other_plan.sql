@@ -34,4 +34,4 @@ WHERE
         AND b.price_amount > a.price_amount
         AND (a.cancelled_at IS NOT NULL OR a.captured_at IS NULL OR a.captured_at < b.created_at)
     )
-ORDER BY b.merchant_id, b.subscription_id, a.created_at;
+ORDER BY b.merchant_id, b.subscription_id, a.created_at, a.subscription_id;

@@ -31,9 +31,7 @@ SELECT
     s.merchant_id,
     'subscription',
     s.subscription_id
-FROM source_subscriptions AS s
-INNER JOIN changed_payments AS p
-    ON p.merchant_id = s.merchant_id AND (p.subscription_id = s.subscription_id OR p.order_id = s.order_id)
+FROM changed_subscriptions AS s
 WHERE s.customer_id IS NULL
 UNION
 SELECT

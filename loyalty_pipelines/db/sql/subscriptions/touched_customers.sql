@@ -1,33 +1,7 @@
--- Whose rows have to be compared: the customers of what changed, by the payment, its subscription, and the orders of both.
--- Gone at the end of the transaction. Indexes: the shop's primary keys.
+-- Whose rows have to be compared: the customers of what changed, by the payment, its subscription and its order, and by the
+-- subscriptions of that order. Gone at the end of the transaction. Index: the shop's primary key.
 CREATE TEMPORARY TABLE touched_customers ON COMMIT DROP AS
-WITH subscriptions AS MATERIALIZED (
-    SELECT
-        s.merchant_id,
-        s.order_id,
-        s.customer_id
-    FROM (
-        SELECT
-            array_agg(w.merchant_id) AS merchant_ids,
-            array_agg(w.subscription_id) AS ids
-        FROM (
-            SELECT
-                c.merchant_id,
-                c.object_id AS subscription_id
-            FROM changed_objects AS c
-            WHERE c.relation = 'subscriptions'
-            UNION
-            SELECT
-                p.merchant_id,
-                p.subscription_id
-            FROM changed_payments AS p
-            WHERE p.subscription_id IS NOT NULL
-        ) AS w
-    ) AS k
-    CROSS JOIN LATERAL loyalty_source.subscriptions_by_ids(k.merchant_ids, k.ids) AS s
-),
-
-orders AS MATERIALIZED (
+WITH orders AS MATERIALIZED (
     SELECT
         o.merchant_id,
         o.customer_id
@@ -52,7 +26,7 @@ orders AS MATERIALIZED (
             SELECT
                 s.merchant_id,
                 s.order_id
-            FROM subscriptions AS s
+            FROM changed_subscriptions AS s
             WHERE s.customer_id IS NULL AND s.order_id IS NOT NULL
         ) AS w
     ) AS k
@@ -82,6 +56,6 @@ FROM (
     SELECT
         s.merchant_id,
         s.customer_id
-    FROM subscriptions AS s
+    FROM changed_subscriptions AS s
 ) AS t
 WHERE t.customer_id IS NOT NULL;

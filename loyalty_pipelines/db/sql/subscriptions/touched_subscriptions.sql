@@ -2,7 +2,10 @@
 -- both name. Gone at the end of the transaction. Indexes: the shop's on id, order and customer; one scan where there
 -- is none.
 CREATE TEMPORARY TABLE source_subscriptions ON COMMIT DROP AS
-WITH of_customers AS MATERIALIZED (
+WITH known AS MATERIALIZED (
+    SELECT s.*
+    FROM changed_subscriptions AS s
+    UNION ALL
     SELECT s.*
     FROM (
         SELECT
@@ -16,14 +19,31 @@ WITH of_customers AS MATERIALIZED (
 SELECT DISTINCT ON (s.merchant_id, s.subscription_id) s.*
 FROM (
     SELECT s.*
-    FROM of_customers AS s
+    FROM known AS s
     UNION ALL
     SELECT s.*
     FROM (
         SELECT
-            array_agg(t.merchant_id) AS merchant_ids,
-            array_agg(t.order_id) AS ids
-        FROM touched_orders AS t
+            array_agg(w.merchant_id) AS merchant_ids,
+            array_agg(w.order_id) AS ids
+        FROM (
+            SELECT
+                t.merchant_id,
+                t.order_id
+            FROM touched_orders AS t
+            -- Those of these are among the changed ones.
+            EXCEPT
+            SELECT
+                p.merchant_id,
+                p.order_id
+            FROM changed_payments AS p
+            EXCEPT
+            SELECT
+                c.merchant_id,
+                c.object_id
+            FROM changed_objects AS c
+            WHERE c.relation = 'orders'
+        ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_of_orders(k.merchant_ids, k.ids) AS s
     UNION ALL
@@ -34,28 +54,15 @@ FROM (
             array_agg(w.subscription_id) AS ids
         FROM (
             SELECT
-                c.merchant_id,
-                c.object_id AS subscription_id
-            FROM changed_objects AS c
-            WHERE c.relation = 'subscriptions'
-            UNION
-            SELECT
-                p.merchant_id,
-                p.subscription_id
-            FROM changed_payments AS p
-            WHERE p.subscription_id IS NOT NULL
-            UNION
-            SELECT
                 p.merchant_id,
                 p.subscription_id
             FROM customer_payments AS p
             WHERE p.subscription_id IS NOT NULL
-            -- Those are read already.
             EXCEPT
             SELECT
                 s.merchant_id,
                 s.subscription_id
-            FROM of_customers AS s
+            FROM known AS s
         ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_by_ids(k.merchant_ids, k.ids) AS s
