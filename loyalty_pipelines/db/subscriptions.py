@@ -5,11 +5,11 @@ All of a check happens in one transaction of one snapshot. The classes read `sou
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, CursorResult, TextClause
 
 from loyalty_pipelines.db import findings
 from loyalty_pipelines.db.statements import load
@@ -63,23 +63,24 @@ CREATE_SECOND_SUBSCRIPTIONS = load("subscriptions/create_second_subscriptions")
 DROP_SECOND_LINKS = load("subscriptions/drop_second_links")
 FOLD_REFUNDS = load("subscriptions/fold_refunds_of_checked")
 LINK_BY_PLAN = load("subscriptions/link_by_plan")
-CREATE_REPEATED = load("subscriptions/create_repeated")
+CREATE_REPEATED_PAYMENTS = load("subscriptions/create_repeated_payments")
 FOLD_REPEATED_REFUNDS = load("subscriptions/fold_refunds_of_repeated")
-PREPARE_FACTS = [
-    load(f"subscriptions/{name}")
+# Tables of what may be wrong, by their names; classes read them.
+CREATE_FACTS = {
+    name: load(f"subscriptions/create_{name}")
     for name in (
-        "create_odd_payments",
-        "create_uncovered",
-        "create_side_by_side",
-        "create_watched_payments",
-        "create_steps",
-        "analyze_watched",
-        "create_duplicates",
-        "create_unawarded_orders",
-        "create_unpaid_orders",
-        "create_odd_orders",
+        "odd_payments",
+        "uncovered_subscriptions",
+        "side_by_side",
+        "watched_payments",
+        "paid_steps",
+        "several_subscriptions",
+        "unawarded_orders",
+        "unpaid_orders",
+        "odd_orders",
     )
-]
+}
+ANALYZE_FACTS = load("subscriptions/analyze_facts")
 FIND = {one.code: [load(f"subscriptions/{name}") for name in one.files] for one in CLASSES}
 NOT_CHECKED = load("subscriptions/not_checked")
 CLASS_FAILED = load("subscriptions/class_failed")
@@ -175,20 +176,26 @@ def _read_touched(conn: Connection) -> None:
     conn.execute(ANALYZE_SOURCES)
 
 
-def prepare_rows(conn: Connection, mapping: SourceMapping, *, as_of: datetime) -> None:
-    """Bring payments, subscriptions and plans together, before any class looks at them."""
+def prepare_rows(conn: Connection, mapping: SourceMapping, *, as_of: datetime) -> Collection[str]:
+    """Bring payments, subscriptions and plans together, before any class looks at them.
+
+    Returns the names of the tables, among those that classes read, that came out empty.
+    """
     values = {"as_of": as_of, "are_refunds_apart": are_refunds_apart(mapping)}
     for statement in PREPARE_ROWS:
         _execute(conn, statement, values)
     if conn.execute(CREATE_SECOND_SUBSCRIPTIONS).rowcount:
         conn.execute(DROP_SECOND_LINKS)
-    conn.execute(CREATE_REPEATED)
+    rows = {"repeated_payments": conn.execute(CREATE_REPEATED_PAYMENTS).rowcount}
     if values["are_refunds_apart"]:
         conn.execute(FOLD_REFUNDS)
         conn.execute(FOLD_REPEATED_REFUNDS)
     conn.execute(LINK_BY_PLAN)
-    for statement in PREPARE_FACTS:
-        _execute(conn, statement, values)
+    for name, statement in CREATE_FACTS.items():
+        rows[name] = _execute(conn, statement, values).rowcount
+        if name == "paid_steps":
+            conn.execute(ANALYZE_FACTS)
+    return {name for name, number in rows.items() if number == 0}
 
 
 def are_refunds_apart(mapping: SourceMapping) -> bool:
@@ -200,8 +207,12 @@ def are_refunds_apart(mapping: SourceMapping) -> bool:
     )
 
 
-def find(conn: Connection, one: MismatchClass, mapping: SourceMapping, *, as_of: datetime) -> None:
-    """Look for one class."""
+def find(
+    conn: Connection, one: MismatchClass, mapping: SourceMapping, *, as_of: datetime, empty: Collection[str] = ()
+) -> None:
+    """Look for one class, unless all that it reads is `empty`."""
+    if one.reads and set(one.reads) <= set(empty):
+        return
     values = {"as_of": as_of, "has_customers": mapping.customers is not None}
     for statement in FIND[one.code]:
         _execute(conn, statement, values)
@@ -255,5 +266,5 @@ def counts(conn: Connection) -> Mapping[str, tuple[int, int]]:
     return {row.merchant_id: (row.payments, row.subscriptions) for row in conn.execute(COUNTS)}
 
 
-def _execute(conn: Connection, statement: TextClause, values: Mapping[str, Any]) -> None:
-    conn.execute(statement, {name: values[name] for name in statement._bindparams if name in values})
+def _execute(conn: Connection, statement: TextClause, values: Mapping[str, Any]) -> CursorResult[Any]:
+    return conn.execute(statement, {name: values[name] for name in statement._bindparams if name in values})

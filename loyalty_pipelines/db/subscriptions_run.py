@@ -1,6 +1,6 @@
 """The check of payments and subscriptions: all merchants in one transaction, and fewer where that is refused."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -104,8 +104,8 @@ def _compare(
             subscriptions.read_everything(conn, is_every_merchant=is_every)
         else:
             subscriptions.read_what_changed(conn, as_of=as_of)
-        subscriptions.prepare_rows(conn, checking.mapping, as_of=as_of)
-        failed, left_out = _find_classes(conn, checking, is_alone=len(group) == 1, as_of=as_of)
+        empty = subscriptions.prepare_rows(conn, checking.mapping, as_of=as_of)
+        failed, left_out = _find_classes(conn, checking, empty, is_alone=len(group) == 1, as_of=as_of)
         closing = [one.code for one in CLASSES if one.code not in failed and one.code not in left_out]
         if is_full:
             closing += [NOT_CHECKED, CHECK_FAILED]
@@ -130,7 +130,7 @@ def _compare(
 
 
 def _find_classes(
-    conn: Connection, checking: _Check, *, is_alone: bool, as_of: datetime
+    conn: Connection, checking: _Check, empty: Collection[str], *, is_alone: bool, as_of: datetime
 ) -> tuple[Mapping[str, str], set[str]]:
     """Look for each class; return those that failed, with the reason, and those whose relations are missing."""
     missing = subscriptions.missing_relations(checking.mapping)
@@ -144,7 +144,7 @@ def _find_classes(
         try:
             # Among several merchants the whole transaction is given up: nothing to go back to.
             with conn.begin_nested() if is_alone else nullcontext():
-                subscriptions.find(conn, one, checking.mapping, as_of=as_of)
+                subscriptions.find(conn, one, checking.mapping, as_of=as_of, empty=empty)
         except DBAPIError as error:
             if is_transient(error):
                 raise

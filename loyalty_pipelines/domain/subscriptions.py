@@ -30,7 +30,8 @@ class MismatchClass:
     `code` names it everywhere, for good: findings, commands, metrics, the runbook's section. `sentence` is the name of
     its asset check. `severity`: error is money or access wrong now, warning may be in flight or wants a look. `policy`
     is the widest that a finding of it can have: A automatic, P a plan that a person approves, H a person only; the
-    statement narrows it for each finding. `needs`: the views without which nothing can be said.
+    statement narrows it for each finding. `needs`: the views without which nothing can be said. `reads`: the tables of
+    `db/subscriptions.CREATE_FACTS` (and `repeated_payments`) that hold all that it may find; none if it reads others.
     """
 
     code: str
@@ -39,6 +40,7 @@ class MismatchClass:
     policy: str
     meaning: str
     needs: tuple[str, ...] = ("payments", "subscriptions", "plans")
+    reads: tuple[str, ...] = ("odd_payments",)
     statements: tuple[str, ...] = ()
 
     @property
@@ -61,6 +63,7 @@ CLASSES = (
         severity="error",
         policy="P",
         meaning="Every live subscription has a payment for the period that runs, or needs none.",
+        reads=("uncovered_subscriptions",),
     ),
     MismatchClass(
         code="duplicate_same_plan",
@@ -68,6 +71,7 @@ CLASSES = (
         severity="error",
         policy="A",
         meaning="No customer has two live subscriptions to one plan that can be had once.",
+        reads=("several_subscriptions",),
     ),
     MismatchClass(
         code="duplicate_other_plan",
@@ -75,6 +79,7 @@ CLASSES = (
         severity="warning",
         policy="H",
         meaning="No customer has live subscriptions to two plans that don't go together.",
+        reads=("several_subscriptions",),
     ),
     MismatchClass(
         code="captured_twice",
@@ -83,6 +88,7 @@ CLASSES = (
         policy="P",
         meaning="No order and no period of a subscription was paid twice.",
         needs=("payments",),
+        reads=("paid_steps", "repeated_payments"),
         statements=("find_captured_twice", "find_captured_twice_for_order"),
     ),
     MismatchClass(
@@ -91,6 +97,7 @@ CLASSES = (
         severity="warning",
         policy="H",
         meaning="Paid periods of one subscription follow each other.",
+        reads=("paid_steps",),
     ),
     MismatchClass(
         code="amount_differs",
@@ -105,6 +112,7 @@ CLASSES = (
         severity="error",
         policy="H",
         meaning="Payment, subscription and plan are in one currency.",
+        reads=(),
     ),
     MismatchClass(
         code="charged_after_cancel",
@@ -140,6 +148,7 @@ CLASSES = (
         severity="warning",
         policy="P",
         meaning="Subscriptions run as long as they are paid, and paid periods have no hole.",
+        reads=("uncovered_subscriptions", "paid_steps"),
     ),
     MismatchClass(
         code="payment_without_order",
@@ -156,6 +165,7 @@ CLASSES = (
         policy="H",
         meaning="Every captured payment for a plan belongs to a customer.",
         needs=("payments",),
+        reads=(),
         statements=("create_unknown_customers", "find_payment_without_customer"),
     ),
     MismatchClass(
@@ -173,6 +183,7 @@ CLASSES = (
         policy="H",
         meaning="The source mapping knows every status of payments, subscriptions and orders.",
         needs=(),
+        reads=(),
     ),
     MismatchClass(
         code="paid_order_without_points",
@@ -181,6 +192,7 @@ CLASSES = (
         policy="A",
         meaning="Every paid order that earns points is in the ledger.",
         needs=(),
+        reads=("unawarded_orders",),
     ),
     MismatchClass(
         code="points_without_paid_order",
@@ -189,6 +201,7 @@ CLASSES = (
         policy="A",
         meaning="No order that is not paid, or not any more, has points in force.",
         needs=(),
+        reads=("unpaid_orders",),
     ),
     MismatchClass(
         code="redeemed_value_differs",
@@ -197,6 +210,7 @@ CLASSES = (
         policy="H",
         meaning="Points that were redeemed for an order are what the order gives for them.",
         needs=(),
+        reads=("odd_orders",),
     ),
 )
 BY_CODE = {one.code: one for one in CLASSES}
