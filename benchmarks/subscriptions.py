@@ -89,7 +89,7 @@ def compare(engine: Engine, *, is_full: bool) -> float:
 
 
 def tidy(url: str) -> None:
-    """Remove dead rows: two million of the inbox after the first check; of findings, plans and catalogs after many fixes.
+    """Remove dead rows: two million of the inbox after the first check; of findings and catalogs after many fixes.
 
     Autovacuum takes a minute to come by, and is not what is measured.
     """
