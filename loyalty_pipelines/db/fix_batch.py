@@ -210,7 +210,7 @@ def _look_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[Fi
     subscriptions.prepare(conn, [batch.merchant_id])
     objects = {(one.merchant_id, f"{one.object_type}s", one.object_id) for one in plans}
     subscriptions.read_objects(conn, sorted(objects))
-    subscriptions.prepare_rows(conn, run.mapping, as_of=batch.now)
+    empty = subscriptions.prepare_rows(conn, run.mapping, as_of=batch.now)
     missing = {
         code: f"the mapping has no {relation}"
         for relation, classes in subscriptions.missing_relations(run.mapping).items()
@@ -223,7 +223,7 @@ def _look_again(conn: Connection, run: FixRun, batch: _Batch, plans: Sequence[Fi
             continue
         try:
             with conn.begin_nested():
-                subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now)
+                subscriptions.find(conn, BY_CODE[code], run.mapping, as_of=batch.now, empty=empty)
         except DBAPIError as error:
             if is_transient(error):
                 raise

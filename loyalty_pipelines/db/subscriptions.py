@@ -36,6 +36,7 @@ TOUCHED = [
     load(f"subscriptions/{name}")
     for name in (
         "changed_payments",
+        "changed_orders",
         "changed_subscriptions",
         "touched_customers",
         "customer_payments",
@@ -208,7 +209,7 @@ def are_refunds_apart(mapping: SourceMapping) -> bool:
 
 
 def find(
-    conn: Connection, one: MismatchClass, mapping: SourceMapping, *, as_of: datetime, empty: Collection[str] = ()
+    conn: Connection, one: MismatchClass, mapping: SourceMapping, *, as_of: datetime, empty: Collection[str]
 ) -> None:
     """Look for one class, unless all that it reads is `empty`."""
     if one.reads and set(one.reads) <= set(empty):

@@ -27,21 +27,9 @@ FROM (
     SELECT s.*
     FROM (
         SELECT
-            array_agg(w.merchant_id) AS merchant_ids,
-            array_agg(w.order_id) AS ids
-        FROM (
-            SELECT
-                c.merchant_id,
-                c.object_id AS order_id
-            FROM changed_objects AS c
-            WHERE c.relation = 'orders'
-            UNION
-            SELECT
-                p.merchant_id,
-                p.order_id
-            FROM changed_payments AS p
-            WHERE p.order_id IS NOT NULL
-        ) AS w
+            array_agg(c.merchant_id) AS merchant_ids,
+            array_agg(c.order_id) AS ids
+        FROM changed_orders AS c
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_of_orders(k.merchant_ids, k.ids) AS s
 ) AS s;

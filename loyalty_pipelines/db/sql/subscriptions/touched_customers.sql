@@ -12,15 +12,8 @@ WITH orders AS MATERIALIZED (
         FROM (
             SELECT
                 c.merchant_id,
-                c.object_id AS order_id
-            FROM changed_objects AS c
-            WHERE c.relation = 'orders'
-            UNION
-            SELECT
-                p.merchant_id,
-                p.order_id
-            FROM changed_payments AS p
-            WHERE p.order_id IS NOT NULL
+                c.order_id
+            FROM changed_orders AS c
             UNION
             -- Of a subscription of nobody: another one of its order may have the payment now.
             SELECT

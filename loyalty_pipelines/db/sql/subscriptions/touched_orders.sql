@@ -3,15 +3,8 @@
 CREATE TEMPORARY TABLE touched_orders ON COMMIT DROP AS
 SELECT
     c.merchant_id,
-    c.object_id AS order_id
-FROM changed_objects AS c
-WHERE c.relation = 'orders'
-UNION
-SELECT
-    p.merchant_id,
-    p.order_id
-FROM changed_payments AS p
-WHERE p.order_id IS NOT NULL
+    c.order_id
+FROM changed_orders AS c
 UNION
 SELECT
     p.merchant_id,

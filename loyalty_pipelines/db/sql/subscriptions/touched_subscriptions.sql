@@ -34,15 +34,9 @@ FROM (
             -- Those of these are among the changed ones.
             EXCEPT
             SELECT
-                p.merchant_id,
-                p.order_id
-            FROM changed_payments AS p
-            EXCEPT
-            SELECT
                 c.merchant_id,
-                c.object_id
-            FROM changed_objects AS c
-            WHERE c.relation = 'orders'
+                c.order_id
+            FROM changed_orders AS c
         ) AS w
     ) AS k
     CROSS JOIN LATERAL loyalty_source.subscriptions_of_orders(k.merchant_ids, k.ids) AS s
